@@ -1,0 +1,1 @@
+"""An embedding server that speaks Ollama's API."""

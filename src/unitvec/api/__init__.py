@@ -1,0 +1,1 @@
+"""HTTP: bytes to typed requests and back."""

@@ -1,0 +1,1 @@
+"""Reads weights and settings from files."""

@@ -1,0 +1,48 @@
+"""What every container of weights is read into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from unitvec.models.config import ModelSpec
+
+
+@dataclass(frozen=True)
+class Details:
+    """What people are told about a model (``details`` of ``/api/tags`` and ``/api/show``)."""
+
+    format: str  # "gguf" or "safetensors"
+    family: str  # "bert", "gemma3", "qwen3"
+    parameter_count: int
+    quantization_level: str  # "F32", "F16", "Q8_0"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model read from its files and not yet loaded.
+
+    Attributes:
+        spec: the numbers its graph is built from.
+        tensors: its parameters, by their names in the Hugging Face checkpoint.
+        tokenizer: gives ids with special tokens, without truncation and padding.
+        context_length: the most tokens the model can take in, special ones included.
+        details: for people.
+        model_info: the container's metadata under GGUF's names (``general.architecture``, ...).
+        max_length: where its makers cut texts, when that is shorter than the context (``max_seq_length``).
+        tensor_list: name, type and shape of each tensor as ``/api/show`` lists them.
+    """
+
+    spec: ModelSpec
+    tensors: Mapping[str, npt.NDArray[np.generic]]
+    tokenizer: Tokenizer
+    context_length: int
+    details: Details
+    model_info: dict[str, Any] = field(default_factory=dict)
+    tensor_list: list[dict[str, Any]] = field(default_factory=list)
+    max_length: int | None = None

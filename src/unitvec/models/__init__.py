@@ -1,0 +1,1 @@
+"""Architectures: one file and one dataclass of numbers each."""

@@ -1,0 +1,141 @@
+"""The layers that architectures are written with. Each emits standard ONNX operators (opset 23).
+
+Tokens are packed, not padded: everything but attention works on one ``[T, width]`` matrix that
+holds all texts of a micro-batch one after another. Only attention sees ``[B, S, width]``.
+B is the number of texts, T of tokens in all, S of tokens in the longest text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from onnxscript import ir, nn
+
+from unitvec.models.config import Activation, PoolingMode
+
+Op = Any  # onnxscript's OpBuilder and the values that it returns are made at run time
+Value = Any
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """The graph's inputs, all int64: what the tokens are and where each one stands.
+
+    Attributes:
+        ids: [T] token ids, text after text.
+        texts: [T] the text that each token belongs to.
+        positions: [T] each token's place in its text.
+        spread: [B, S] the packed row of each text's tokens; any valid row past a text's end.
+        lengths: [B] the number of tokens of each text.
+        places: [S] the numbers 0 .. S-1.
+    """
+
+    ids: Value
+    texts: Value
+    positions: Value
+    spread: Value
+    lengths: Value
+    places: Value
+
+
+class Linear(nn.Module):
+    """``x @ weight.T + bias``, float32 [T, inputs] to [T, outputs]; the weight lies as in the checkpoint."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter([outputs, inputs])
+        self.bias = nn.Parameter([outputs]) if bias else None
+
+    def forward(self, op: Op, x: Value) -> Value:
+        return op.Gemm(x, self.weight, self.bias, transB=1)
+
+
+class Embedding(nn.Module):
+    """Rows of a table as float32 [T, width]; the table keeps the precision of the file it came from."""
+
+    def __init__(self, rows: int, width: int, dtype: ir.DataType = ir.DataType.FLOAT) -> None:
+        super().__init__()
+        self.weight = nn.Parameter([rows, width], dtype=dtype)
+
+    def forward(self, op: Op, index: Value) -> Value:
+        rows = op.Gather(self.weight, index)
+        return rows if self.weight.dtype == ir.DataType.FLOAT else op.Cast(rows, to=ir.DataType.FLOAT)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization over the last axis."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter([width])
+        self.bias = nn.Parameter([width])
+
+    def forward(self, op: Op, x: Value) -> Value:
+        return op.LayerNormalization(x, self.weight, self.bias, axis=-1, epsilon=self.epsilon)
+
+
+def activate(op: Op, x: Value, activation: Activation) -> Value:
+    """The element-wise function named ``activation``."""
+    match activation:
+        case "identity":
+            return x
+        case "tanh":
+            return op.Tanh(x)
+        case "gelu":
+            return op.Gelu(x)
+        case "gelu_tanh":
+            return op.Gelu(x, approximate="tanh")
+        case "silu":
+            return op.Mul(x, op.Sigmoid(x))
+        case "relu":
+            return op.Relu(x)
+    raise ValueError(f"unknown activation {activation!r}; known: {', '.join(get_args(Activation))}")
+
+
+def spread(op: Op, batch: PackedBatch, x: Value) -> Value:
+    """[T, ...] to [B, S, ...]."""
+    return op.Gather(x, batch.spread, axis=0)
+
+
+def pack(op: Op, batch: PackedBatch, x: Value, width: int) -> Value:
+    """[B, S, width] to [T, width]."""
+    place = op.Add(op.Mul(batch.texts, op.Shape(batch.places)), batch.positions)
+    return op.Gather(op.Reshape(x, [-1, width]), place, axis=0)
+
+
+def full_mask(op: Op, batch: PackedBatch) -> Value:
+    """Every token sees every token of its own text: bool [B, 1, S, S], the shape onnxruntime wants on CPU."""
+    inside = op.Less(op.Unsqueeze(batch.places, [0]), op.Unsqueeze(batch.lengths, [1]))
+    seq = op.Shape(batch.places)
+    return op.Expand(op.Unsqueeze(inside, [1, 2]), op.Concat(op.Shape(batch.lengths), [1], seq, seq, axis=0))
+
+
+class Pooling(nn.Module):
+    """One vector a text: the mean of its tokens' states, the first one's or the last one's. [T, W] to [B, W]."""
+
+    def __init__(self, mode: PoolingMode) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, op: Op, batch: PackedBatch, x: Value) -> Value:
+        if self.mode == "mean":
+            member = op.OneHot(batch.texts, op.Shape(batch.lengths), [0.0, 1.0], axis=0)
+            count = op.Unsqueeze(op.Cast(batch.lengths, to=ir.DataType.FLOAT), [1])
+            return op.Div(op.MatMul(member, x), count)
+        first = op.Gather(batch.spread, 0, axis=1)
+        row = first if self.mode == "cls" else op.Add(first, op.Sub(batch.lengths, [1]))
+        return op.Gather(x, row, axis=0)
+
+
+class Dense(nn.Module):
+    """sentence-transformers' Dense head: a linear layer and an activation, [B, inputs] to [B, outputs]."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, activation: Activation) -> None:
+        super().__init__()
+        self.linear = Linear(inputs, outputs, bias=bias)
+        self.activation = activation
+
+    def forward(self, op: Op, x: Value) -> Value:
+        return activate(op, self.linear(op, x), self.activation)

@@ -1,0 +1,1 @@
+"""Who waits for which model, and in what order texts run."""
