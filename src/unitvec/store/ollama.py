@@ -113,8 +113,8 @@ class OllamaStore:
             self._collect(old)
             return removed
 
-    def verify(self, name: Name, verified: Callable[[Layer], None]) -> None:
-        """Reads all blobs of a model; ``verified`` is told of each that is whole.
+    def verify(self, name: Name, verified: Callable[[str, int], None]) -> None:
+        """Reads all blobs of a model; ``verified`` is told of the digest and size of each that is whole.
 
         Raises:
             InvalidCheckpoint: one is missing or damaged.
@@ -122,7 +122,7 @@ class OllamaStore:
         found = self.manifest(name)
         for layer in found.blobs if found else ():
             self.blobs.verify(layer)
-            verified(layer)
+            verified(layer.digest, layer.size)
 
     def _locked(self) -> AbstractContextManager[None]:
         return files.locked(self.root / ".unitvec-lock")
