@@ -85,13 +85,21 @@ class FolderStore:
         assert found is not None
         return found
 
-    def copy(self, source: Name, target: Name) -> bool:
-        """Gives a model another name as well; False where there is no such model."""
+    def copy(self, source: Name, target: Name, parameters: Mapping[str, Any] | None = None) -> bool:
+        """Gives a model another name as well, with more parameters perhaps; False where there is no such model.
+
+        Raises:
+            InvalidCheckpoint: its description is damaged.
+        """
         with self._locked():
             path = self._names.find(source)
-            if path is not None:
-                self._names.write(target, path.read_bytes())
-            return path is not None
+            if path is None:
+                return False
+            description = _read(path)
+            if parameters:
+                description["parameters"] = dict(description.get("parameters", {})) | dict(parameters)
+            self._names.write(target, orjson.dumps(description))
+            return True
 
     def remove(self, name: Name) -> bool:
         """Takes a name away, and its folder when no other name needs it; False where there is no such model."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -144,8 +144,8 @@ class Registry:
                 _expect(response, 200)
             return response.status_code == 200
 
-    def upload(self, digest: str, size: int, chunks: Iterator[bytes]) -> None:
-        """Sends a blob.
+    def upload(self, digest: str, size: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+        """Sends a blob; ``chunks`` begins anew each time it is called.
 
         Raises:
             FetchFailed: the registry does not take it; Transient where another try may help.
@@ -187,7 +187,8 @@ class Registry:
         """Sends a request, follows redirects, and answers a challenge for a token once."""
         target, challenged = httpx.URL(url), False
         for _ in range(_MAX_REDIRECTS + 2):
-            response = self._send(method, target, dict(headers or {}), content)
+            body = content() if callable(content) else content  # afresh each time: an iterator is spent
+            response = self._send(method, target, dict(headers or {}), body)
             with contextlib.closing(response):
                 if response.status_code == 401 and self._is_home(target) and not challenged:
                     challenged = True

@@ -39,7 +39,7 @@ class Stores:
         Raises:
             InvalidCheckpoint: it is there and damaged.
         """
-        holder = self._holder(name)
+        holder = self.holder(name)
         return holder.find(name) if holder else None
 
     def get(self, name: Name) -> StoredModel:
@@ -100,7 +100,7 @@ class Stores:
         Raises:
             NotWritable: its store cannot be changed.
         """
-        holder = self._holder(source)
+        holder = self.holder(source)
         if holder is None:
             return False
         with files.writing(holder.root):
@@ -130,10 +130,19 @@ class Stores:
             ModelNotFound: there is no such model.
             InvalidCheckpoint: a file is missing or damaged.
         """
-        holder, model = self._holder(name), self.get(name)
+        holder, model = self.holder(name), self.get(name)
         assert holder is not None
         holder.verify(name, verified)
         return model
+
+    def holder(self, name: Name) -> OllamaStore | FolderStore | None:
+        """The store whose model of a name counts.
+
+        Raises:
+            InvalidCheckpoint: there is one, and it is damaged.
+        """
+        found = [(model.modified_at, store) for store in self._all() if (model := store.find(name))]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
 
     def writable(self) -> OllamaStore:
         """Where new models in Ollama's layout go.
@@ -148,7 +157,3 @@ class Stores:
 
     def _all(self) -> tuple[OllamaStore | FolderStore, ...]:
         return (*self.layouts, self.folders)
-
-    def _holder(self, name: Name) -> OllamaStore | FolderStore | None:
-        found = [(model.modified_at, store) for store in self._all() if (model := store.find(name))]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
