@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,25 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from unitvec.models.config import ModelSpec
+
+
+class Tensors(Mapping[str, npt.NDArray[np.generic]]):
+    """Arrays by name, each made when it is asked for and not kept: a model need not be in memory twice."""
+
+    def __init__(self, made: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> None:
+        self._made = made
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        return self._made[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True)

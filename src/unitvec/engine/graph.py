@@ -56,7 +56,7 @@ def build(spec: ModelSpec) -> Graph:
     parameters = {}
     for parameter in embedder.parameters():
         name, dtype = parameter.name, parameter.dtype
-        assert name is not None and dtype is not None and parameter.shape is not None, "Parameter() sets all three"
+        assert name and dtype and parameter.shape  # noqa: PT018 (Parameter() sets all three)
         shape = [int(n) for n in parameter.shape.numpy()]
         parameters[name] = (dtype.numpy().name, shape)
         size = math.prod(shape) * dtype.itemsize
