@@ -43,3 +43,9 @@ class Overloaded(UnitvecError):
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NoSpace(UnitvecError):
+    """The disk cannot hold what is to be fetched."""
+
+    status = 507

@@ -56,7 +56,9 @@ def build(spec: ModelSpec) -> Graph:
     parameters = {}
     for parameter in embedder.parameters():
         name, dtype = parameter.name, parameter.dtype
-        assert name and dtype and parameter.shape  # noqa: PT018 (Parameter() sets all three)
+        assert name is not None
+        assert dtype is not None
+        assert parameter.shape is not None
         shape = [int(n) for n in parameter.shape.numpy()]
         parameters[name] = (dtype.numpy().name, shape)
         size = math.prod(shape) * dtype.itemsize

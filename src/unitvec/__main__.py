@@ -1,0 +1,5 @@
+"""``python -m unitvec``."""
+
+from unitvec.cli import main
+
+main()

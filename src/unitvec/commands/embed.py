@@ -1,0 +1,81 @@
+"""``unitvec embed``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+import numpy as np
+import orjson
+
+from unitvec.commands.progress import reporter
+from unitvec.errors import InvalidRequest
+
+_WINDOW = 1024  # lines of standard input that are read before they run: enough to fill micro-batches
+
+
+@click.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "plain", "npy"]),
+    default="json",
+    show_default=True,
+    help="json: one array a line. plain: numbers with spaces between. npy: one float32 array [texts, width].",
+)
+@click.option("--dimensions", type=int, default=0, help="Cut vectors to this length and renormalize.")
+@click.option(
+    "--truncate/--no-truncate",
+    default=True,
+    show_default=True,
+    help="Cut texts that are longer than the context, or refuse them.",
+)
+@click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
+def command(
+    model: str, texts: tuple[str, ...], form: str, dimensions: int, truncate: bool, context_length: int | None
+) -> None:
+    """Embed TEXTS, or the lines of standard input where there are none, in this process.
+
+    Vectors go to standard output in the order of the texts.
+    """
+    if form == "npy" and sys.stdout.isatty():
+        raise click.UsageError("--format npy is for a file or a pipe: unitvec embed ... --format npy > vectors.npy")
+    if not texts and sys.stdin.isatty():
+        raise click.UsageError("nothing to embed: give texts as arguments, or lines on standard input")
+    from unitvec.local import Model
+
+    with reporter() as report:
+        loaded = Model(model, report=report)
+    out = sys.stdout.buffer
+    parts = []
+    with loaded:
+        for window in [list(texts)] if texts else _windows():
+            vectors = loaded.embed(window, truncate=truncate, dimensions=dimensions, context=context_length)
+            if form == "npy":
+                parts.append(vectors)
+            elif form == "json":
+                out.writelines(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n" for row in vectors)
+            else:
+                out.writelines(" ".join(map(str, row)).encode() + b"\n" for row in vectors)
+            out.flush()
+        if form == "npy":
+            empty = np.empty((0, loaded.width), np.float32)
+            np.save(out, np.concatenate(parts) if parts else empty)
+
+
+def _windows() -> Iterator[list[str]]:
+    """Lines of standard input without their ends, many at a time."""
+    window: list[str] = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            window.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"line {number} of standard input is not UTF-8") from None
+        if len(window) == _WINDOW:
+            yield window
+            window = []
+    if window:
+        yield window

@@ -1,0 +1,181 @@
+"""``unitvec serve``."""
+
+from __future__ import annotations
+
+import click
+
+from unitvec import config, logs
+from unitvec.api.values import parse_duration
+from unitvec.commands.progress import reporter
+from unitvec.errors import InvalidRequest
+from unitvec.store.name import Name
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:  # noqa: ARG001
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            return parse_duration(value)
+        except InvalidRequest as error:
+            raise click.BadParameter(f"{error.message}; write 300, 5m, 1h30m, or -1 for ever") from None
+    return float("inf") if seconds < 0 else seconds
+
+
+def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:  # noqa: ARG001
+    if value is None:
+        return None
+    number, unit = value.upper().removesuffix("B").removesuffix("I"), 0
+    if number[-1:] in "KMGT" and number:
+        number, unit = number[:-1], "KMGT".index(number[-1]) + 1
+    try:
+        return int(float(number) * 1024**unit)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no size; write 800M or 4G") from None
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--host",
+    envvar="OLLAMA_HOST",
+    default="127.0.0.1:11434",
+    show_envvar=True,
+    show_default=True,
+    help="Address to listen on: HOST, HOST:PORT or :PORT.",
+)
+@click.option(
+    "--origins",
+    envvar="OLLAMA_ORIGINS",
+    default="",
+    show_envvar=True,
+    help="Browser origins to let in besides local ones, separated by commas; * stands for anything.",
+)
+@click.option(
+    "--keep-alive",
+    envvar="OLLAMA_KEEP_ALIVE",
+    default="5m",
+    callback=_seconds,
+    show_envvar=True,
+    show_default=True,
+    help="How long a model that was asked for stays in memory; -1 is for ever.",
+)
+@click.option(
+    "--context-length",
+    envvar="OLLAMA_CONTEXT_LENGTH",
+    type=click.IntRange(min=1),
+    default=config.DEFAULT_CONTEXT,
+    show_envvar=True,
+    show_default=True,
+    help="Tokens that a text is cut to where neither request nor model says.",
+)
+@click.option(
+    "--max-queue",
+    envvar="OLLAMA_MAX_QUEUE",
+    type=click.IntRange(min=1),
+    default=512,
+    show_envvar=True,
+    show_default=True,
+    help="Requests that may wait before the next is answered 503.",
+)
+@click.option(
+    "--max-queue-tokens",
+    envvar="UNITVEC_MAX_QUEUE_TOKENS",
+    type=click.IntRange(min=1),
+    default=4_000_000,
+    show_envvar=True,
+    show_default=True,
+    help="Tokens that may wait before the next request is answered 503.",
+)
+@click.option(
+    "--max-loaded-models",
+    envvar="OLLAMA_MAX_LOADED_MODELS",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Models in memory at a time; 0 for as many as fit.  [default: 0]",
+)
+@click.option(
+    "--memory",
+    envvar="UNITVEC_MEMORY",
+    callback=_bytes,
+    show_envvar=True,
+    help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
+)
+@click.option(
+    "--threads",
+    envvar="UNITVEC_THREADS",
+    type=click.IntRange(min=1),
+    show_envvar=True,
+    help="Cores that one micro-batch uses.  [default: all, at most 4]",
+)
+@click.option(
+    "--workers",
+    envvar="UNITVEC_WORKERS",
+    type=click.IntRange(min=1),
+    show_envvar=True,
+    help="Micro-batches that run at a time.  [default: cores / threads]",
+)
+@click.option(
+    "--log-level",
+    envvar="UNITVEC_LOG_LEVEL",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_envvar=True,
+    show_default=True,
+    help="What is worth a line on standard error.",
+)
+@click.option(
+    "--log-format",
+    envvar="UNITVEC_LOG_FORMAT",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_envvar=True,
+    show_default=True,
+    help="How those lines look.",
+)
+def command(
+    names: tuple[str, ...],
+    host: str,
+    origins: str,
+    keep_alive: float,
+    context_length: int,
+    max_queue: int,
+    max_queue_tokens: int,
+    max_loaded_models: int,
+    memory: int | None,
+    threads: int | None,
+    workers: int | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Serve models over HTTP, with Ollama's API.
+
+    The MODELs named are fetched where they are missing, and stay in memory. Others that are at hand are
+    loaded when they are first asked for.
+    """
+    from unitvec import server
+
+    wanted = [Name.parse(name) for name in names]
+    address = config.Address.parse(host)
+    socket = server.listen(address)  # before anything that takes long
+    stores = config.stores()
+    for name in wanted:
+        with reporter() as report:
+            stores.fetch(name, report)
+    logs.configure(log_level, log_format)
+    cores = config.available_cores()
+    each = threads or min(cores, 4)
+    settings = server.Settings(
+        address=address,
+        origins=tuple(origins.split(",")),
+        keep_alive=keep_alive,
+        context=context_length,
+        max_queue=max_queue,
+        max_queue_tokens=max_queue_tokens,
+        max_models=max_loaded_models or config.UNBOUNDED,
+        max_bytes=memory or int(0.8 * config.available_memory()),
+        threads=each,
+        workers=workers or max(1, cores // each),
+    )
+    server.serve(settings, stores, socket, wanted)

@@ -1,0 +1,69 @@
+"""Models without a server: for Python programs and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from unitvec import config
+from unitvec.engine.onnx import FloatArray
+from unitvec.serving.batcher import Batcher
+from unitvec.serving.model import LoadedModel, context_limit, finish
+from unitvec.serving.runner import Runner
+from unitvec.store.name import Name
+from unitvec.store.progress import Report, silent
+
+
+class Model:
+    """A model in this process. May be used from several threads; what they ask for shares micro-batches.
+
+    Args:
+        name: as on the command line. A model that is not at hand is fetched.
+        threads: cores to use; None for those that this process may.
+        report: told of a fetch's progress.
+
+    Raises:
+        unitvec.errors.UnitvecError: the name is none, or the model cannot be had or run.
+    """
+
+    def __init__(self, name: str, *, threads: int | None = None, report: Report = silent) -> None:
+        stored = config.stores().fetch(Name.parse(name), report)
+        cores = threads or config.available_cores()
+        self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
+        self._parameters = stored.parameters
+        self._runner = Runner(
+            Batcher(), LoadedModel.run, workers=1, max_requests=config.UNBOUNDED, max_tokens=config.UNBOUNDED
+        )
+        self.width = self._model.width
+
+    def embed(
+        self, texts: str | Sequence[str], *, truncate: bool = True, dimensions: int = 0, context: int | None = None
+    ) -> FloatArray:
+        """Vectors of texts, each of unit length.
+
+        Args:
+            texts: one or several.
+            truncate: cut what is longer than the context; otherwise that is an error.
+            dimensions: cut the vectors to that length and renormalize; out of range changes nothing.
+            context: tokens a text may have; None for the model's own setting.
+
+        Returns:
+            float32 [texts, width or dimensions]; one row for a single text too.
+
+        Raises:
+            unitvec.errors.InvalidRequest: a text is too long and ``truncate`` is false.
+        """
+        several = [texts] if isinstance(texts, str) else texts
+        limit = context_limit(self._model, self._parameters, context, config.DEFAULT_CONTEXT)
+        ids = self._model.encode(several, limit, truncate=truncate) if several else []
+        return finish(self._runner.submit(self._model, self.width, ids).result(), dimensions)
+
+    def close(self) -> None:
+        """End its threads and give its memory back."""
+        self._runner.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,157 @@
+"""A server: the service and the application around it, from the first request to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import click
+import uvicorn
+
+from unitvec import __version__, config
+from unitvec.api.app import create_app
+from unitvec.api.ollama import OllamaAPI
+from unitvec.errors import ModelNotFound, UnitvecError
+from unitvec.serving.batcher import Batcher
+from unitvec.serving.model import LoadedModel
+from unitvec.serving.pool import Pool
+from unitvec.serving.runner import Runner
+from unitvec.serving.service import Service
+from unitvec.store.model import StoredModel
+from unitvec.store.name import Name
+from unitvec.store.stores import Stores
+
+GRACE = 8  # seconds that requests under way are given when the server is told to stop
+BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a server can be told; ``unitvec serve --help`` explains each."""
+
+    address: config.Address
+    origins: tuple[str, ...]
+    keep_alive: float
+    context: int
+    max_queue: int
+    max_queue_tokens: int
+    max_models: int
+    max_bytes: int
+    threads: int
+    workers: int
+
+
+def listen(address: config.Address) -> socket.socket:
+    """The socket of an address.
+
+    Raises:
+        UnitvecError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UnitvecError(
+                f"port {address.port} on {address.host} is in use: is Ollama running, or another unitvec? "
+                f"Stop it, or choose another port with --host {address.host}:{address.port + 1}"
+            ) from None
+        raise UnitvecError(f"cannot listen on {address.host}:{address.port}: {error.strerror or error}") from None
+
+
+def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
+    """Load ``names`` and serve until SIGTERM or Ctrl-C; then finish what is under way and return.
+
+    Args:
+        settings: how.
+        stores: the models at hand.
+        at: a socket that listens.
+        names: models to keep in memory.
+
+    Raises:
+        UnitvecError: one of ``names`` cannot be run.
+    """
+    # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
+    sys.setswitchinterval(0.0005)
+    with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+        loop.run(_serve(settings, stores, at, names))
+
+
+async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
+    service = _service(settings, stores)
+    await asyncio.gather(*(service.pool.pin(name) for name in names))
+    app = create_app(
+        OllamaAPI(service, stores).routes, origins=settings.origins, check_host=settings.address.is_loopback
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+    _greet(settings, service)
+    # uvicorn turns these into a graceful stop, and raises them once more when it is done.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    await server.serve(sockets=[at])
+    await asyncio.to_thread(service.runner.close)
+
+
+def _service(settings: Settings, stores: Stores) -> Service:
+    def find(name: Name) -> StoredModel:
+        stored = stores.find(name)
+        if stored is None:
+            raise ModelNotFound(f"model '{name.short}' not found")
+        return stored
+
+    def load(stored: StoredModel) -> LoadedModel:
+        return LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+
+    runner = Runner(
+        Batcher(),
+        LoadedModel.run,
+        workers=settings.workers,
+        max_requests=settings.max_queue,
+        max_tokens=settings.max_queue_tokens,
+    )
+    pool = Pool(
+        find,
+        load,
+        runner.forget,
+        keep_alive=settings.keep_alive,
+        max_models=settings.max_models,
+        max_bytes=settings.max_bytes,
+    )
+    return Service(pool, runner, settings.context)
+
+
+def _greet(settings: Settings, service: Service) -> None:
+    url = settings.address.reachable
+    cores = f"{settings.workers} x {settings.threads} threads"
+    click.echo(f"unitvec {__version__} on {url} with Ollama's API, {cores}. Ctrl-C stops it.")
+    residents = service.pool.residents()
+    for resident in residents:
+        model = resident.model
+        told = f"{model.width} dimensions, texts up to {service.context_of(resident)} tokens, {model.bytes >> 20} MiB"
+        click.echo(f"  {resident.stored.name.short}: {told}")
+    name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
+    click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,225 @@
+"""The scheduling rule: which texts run together next. Pure logic, no threads, clocks or framework.
+
+Models take turns by seconds, the clients of a model by tokens, the requests of a client by tokens
+(:mod:`unitvec.serving.turns`). A micro-batch belongs to one model and takes text after text from
+whoever's turn it is, until the time it may last at the model's measured speed is filled. From a
+request it takes the text whose length is nearest to that of the batch's first, so that texts of like
+length run together without anyone losing a turn. Nothing ever waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from unitvec.serving.turns import Turns
+
+Ids = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Text:
+    """One text to run, for every request that asks for it while it waits or runs."""
+
+    ids: Ids
+    claims: list[tuple[Request, int]] = field(default_factory=list)
+    dispatched: bool = False
+
+
+class Request:
+    """The texts that one caller wants from one model.
+
+    Args:
+        model: whose vectors; models share nothing.
+        client: who asks; requests of one client share that client's turns.
+        ids: token ids of each text, none empty.
+    """
+
+    def __init__(self, model: Hashable, client: Hashable, ids: Sequence[Ids]) -> None:
+        self.model = model
+        self.client = client
+        self.ids = ids
+        self.undispatched = 0
+        self._texts: list[Text] = []
+        self._by_length: list[tuple[int, int]] = []  # (length, index) of those not taken yet
+
+    def claim(self, texts: list[Text]) -> None:
+        """Ask for ``texts``, those of ``ids``; some may be running for others already."""
+        self._texts = texts
+        for index, text in enumerate(texts):
+            text.claims.append((self, index))
+        waiting = [(len(text.ids), index) for index, text in enumerate(texts) if not text.dispatched]
+        self._by_length = sorted(waiting)
+        self.undispatched = len(waiting)
+
+    def withdraw(self) -> list[Text]:
+        """Ask for nothing any more; gives the texts that nobody else asks for."""
+        for text in self._texts:
+            text.claims = [claim for claim in text.claims if claim[0] is not self]
+        return [text for text in self._texts if not text.claims]
+
+    def nearest(self, length: int | None) -> tuple[int, Text]:
+        """The waiting text nearest to ``length`` tokens, the longest for None, and where to ``take`` it."""
+        while True:
+            place = len(self._by_length) - 1
+            if length is not None:
+                above = bisect_left(self._by_length, (length, -1))
+                below = above - 1
+                if above <= place and (
+                    below < 0 or self._by_length[above][0] - length < length - self._by_length[below][0]
+                ):
+                    place = above
+                else:
+                    place = max(below, 0)
+            text = self._texts[self._by_length[place][1]]
+            if not text.dispatched:
+                return place, text
+            del self._by_length[place]  # it ran for another request that asked for the same
+
+    def take(self, place: int) -> None:
+        """The text at ``place`` waits no longer."""
+        del self._by_length[place]
+
+
+@dataclass(eq=False)
+class MicroBatch:
+    """Texts of one model that run together."""
+
+    model: Hashable
+    texts: list[Text]
+    tokens: int
+
+
+class _Model:
+    """What waits for one model."""
+
+    def __init__(self, seconds_per_token: float) -> None:
+        self.seconds_per_token = seconds_per_token
+        self.gone = False
+        self.texts: dict[Ids, Text] = {}  # waiting or running
+        self.clients: Turns[Hashable] = Turns()
+        self.requests: dict[Hashable, Turns[Request]] = {}
+
+
+class Batcher:
+    """All that waits, and what of it runs next.
+
+    Args:
+        budget: seconds that a micro-batch may last while others wait.
+        alone: seconds that it may last when one request has the machine to itself.
+        seconds_per_token: the guess for a model that has not run yet.
+    """
+
+    def __init__(self, budget: float = 0.025, alone: float = 0.1, seconds_per_token: float = 150e-6) -> None:
+        self.budget = budget
+        self.alone = alone
+        self._guess = seconds_per_token
+        self._models: dict[Hashable, _Model] = {}
+        self._turns: Turns[Hashable] = Turns()
+        self.waiting_requests = 0
+        self.waiting_tokens = 0
+        self.running_tokens = 0
+
+    def add(self, request: Request) -> None:
+        """Let a request wait for its turns."""
+        model = self._models.setdefault(request.model, _Model(self._guess))
+        texts = []
+        for ids in request.ids:
+            text = model.texts.get(ids)
+            if text is None:
+                text = model.texts[ids] = Text(ids)
+                self.waiting_tokens += len(ids)
+            texts.append(text)
+        request.claim(texts)
+        if request.undispatched:
+            self.waiting_requests += 1
+            head_start = self.budget / model.seconds_per_token
+            model.requests.setdefault(request.client, Turns()).join(request, head_start)
+            model.clients.join(request.client, head_start)
+            self._turns.join(request.model, self.budget)
+
+    def next(self) -> MicroBatch | None:
+        """The micro-batch that runs next, None when nothing waits."""
+        if not self._turns:
+            return None
+        key = self._turns.first()
+        model = self._models[key]
+        seconds = self.alone if self.waiting_requests == 1 else self.budget
+        limit = seconds / model.seconds_per_token
+        batch = MicroBatch(key, [], 0)
+        while model.clients:
+            client = model.clients.first()
+            request = model.requests[client].first()
+            place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
+            tokens = len(text.ids)
+            if batch.texts and batch.tokens + tokens > limit:
+                break
+            request.take(place)
+            model.requests[client].charge(request, tokens)
+            model.clients.charge(client, tokens)
+            batch.texts.append(text)
+            batch.tokens += tokens
+            text.dispatched = True
+            for claimant, _ in text.claims:
+                claimant.undispatched -= 1
+                if not claimant.undispatched:
+                    self._leave(claimant)
+        # The model's own turn is charged last: it may have left with its last text.
+        if key in self._turns:
+            self._turns.charge(key, batch.tokens * model.seconds_per_token)
+        self.waiting_tokens -= batch.tokens
+        self.running_tokens += batch.tokens
+        return batch
+
+    def done(self, batch: MicroBatch, seconds: float | None) -> list[tuple[Request, list[tuple[int, int]]]]:
+        """A micro-batch has run, in ``seconds`` (None: it failed, which tells nothing of the model's speed).
+
+        Returns:
+            For each request that asked for any of it, the pairs (index in the request, row in the batch).
+        """
+        model = self._models[batch.model]
+        self.running_tokens -= batch.tokens
+        if seconds is not None:
+            # Larger runs tell more about what a token costs, so they weigh more.
+            weight = 0.3 * min(1.0, batch.tokens / 256)
+            model.seconds_per_token += weight * (seconds / batch.tokens - model.seconds_per_token)
+        rows: dict[Request, list[tuple[int, int]]] = {}
+        for row, text in enumerate(batch.texts):
+            del model.texts[text.ids]
+            for request, index in text.claims:
+                rows.setdefault(request, []).append((index, row))
+        self._drop_if_gone(batch.model, model)
+        return list(rows.items())
+
+    def cancel(self, request: Request) -> None:
+        """Forget a request; what waits for it alone is never run."""
+        model = self._models[request.model]
+        for text in request.withdraw():
+            if not text.dispatched and model.texts.pop(text.ids, None) is not None:
+                self.waiting_tokens -= len(text.ids)
+        if request.undispatched:
+            request.undispatched = 0
+            self._leave(request)
+
+    def forget(self, key: Hashable) -> None:
+        """A model is gone: nobody waits for it, though what was given up may still run."""
+        model = self._models.get(key)
+        if model is not None:
+            model.gone = True
+            self._drop_if_gone(key, model)
+
+    def _drop_if_gone(self, key: Hashable, model: _Model) -> None:
+        if model.gone and not model.texts:
+            del self._models[key]
+
+    def _leave(self, request: Request) -> None:
+        model = self._models[request.model]
+        requests = model.requests[request.client]
+        self.waiting_requests -= 1
+        requests.leave(request)
+        if not requests:
+            del model.requests[request.client]
+            model.clients.leave(request.client)
+        if not model.clients:
+            self._turns.leave(request.model)

@@ -1,0 +1,111 @@
+"""A model in memory: texts in, token ids to be run, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitvec.checkpoint.checkpoint import Checkpoint
+from unitvec.engine.onnx import Engine, FloatArray
+from unitvec.errors import InvalidRequest
+from unitvec.serving.batcher import Ids
+
+TOO_LONG = "the input length exceeds the context length"
+NO_ROOM = "input after truncation exceeds maximum context length"
+NO_CONTEXT = "input exceeds maximum context length and cannot be truncated further"
+
+
+class LoadedModel:
+    """One model, ready to run.
+
+    Args:
+        checkpoint: its files, read.
+        threads: cores that one run uses.
+        cache_dir: where built graphs are kept.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path | None) -> None:
+        self.checkpoint = checkpoint
+        self.engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=cache_dir)
+        self._tokenizer = checkpoint.tokenizer
+        # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
+        mask = self._tokenizer.encode("a").special_tokens_mask
+        self._before = mask.index(0) if 0 in mask else len(mask)
+        self._behind = sum(mask) - self._before
+
+    @property
+    def width(self) -> int:
+        """The length of its vectors."""
+        return self.checkpoint.spec.embedding_length
+
+    @property
+    def bytes(self) -> int:
+        """Memory that its weights take."""
+        return sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
+
+    def run(self, ids: Sequence[Ids]) -> FloatArray:
+        """See :meth:`unitvec.engine.onnx.Engine.run`."""
+        return self.engine.run(ids)
+
+    def encode(self, texts: Sequence[str], context: int, *, truncate: bool) -> list[Ids]:
+        """Token ids of each text, special tokens included, cut to ``context`` tokens.
+
+        Raises:
+            InvalidRequest: a text is longer and ``truncate`` is false, or the context has no room for any text.
+        """
+        self._check(context)
+        encodings = self._tokenizer.encode_batch_fast(texts) if len(texts) > 1 else [self._tokenizer.encode(texts[0])]
+        return [self._fit(encoding.ids, context, truncate) for encoding in encodings]
+
+    def cut(self, ids: Sequence[int], context: int, *, truncate: bool) -> Ids:
+        """As :meth:`encode` for a text that is token ids already, special ones included.
+
+        Raises:
+            InvalidRequest: as there; or there are no ids, or some that the model does not have.
+        """
+        self._check(context)
+        vocabulary = self.checkpoint.spec.transformer.vocab_size
+        if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+            raise InvalidRequest(f"token ids must be between 0 and {vocabulary - 1}, at least one a text")
+        return self._fit(ids, context, truncate)
+
+    def _check(self, context: int) -> None:
+        if context <= 0:
+            raise InvalidRequest(NO_CONTEXT)
+        if context <= self._before + self._behind:
+            raise InvalidRequest(NO_ROOM)
+
+    def _fit(self, ids: Sequence[int], context: int, truncate: bool) -> Ids:
+        if len(ids) <= context:
+            return tuple(ids)
+        if not truncate:
+            raise InvalidRequest(TOO_LONG)
+        return (*ids[: context - self._behind], *ids[len(ids) - self._behind :])
+
+
+def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int | None, default: int) -> int:
+    """Tokens that a text is cut to: as asked, else the model's parameter, else the default; never more than it can."""
+    wanted = asked if asked is not None else parameters.get("num_ctx")
+    return min(model.checkpoint.context_length, default if wanted is None else int(wanted))
+
+
+def finish(vectors: FloatArray, dimensions: int) -> FloatArray:
+    """Cut to ``dimensions`` if that is between 1 and the vectors' length, and make each of unit length.
+
+    A null vector stays null, as with torch's ``normalize``: x / max(|x|, 1e-12).
+
+    Args:
+        vectors: float32 [texts, width].
+        dimensions: the wanted length; any other number leaves it as it is.
+
+    Returns:
+        float32 [texts, dimensions or width], contiguous.
+    """
+    if 0 < dimensions < vectors.shape[1]:
+        vectors = vectors[:, :dimensions]
+    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    unit: FloatArray = (vectors / np.maximum(length, 1e-12)[:, None]).astype(np.float32)
+    return unit
