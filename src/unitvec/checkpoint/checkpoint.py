@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Checkpoint:
     Attributes:
         spec: the numbers its graph is built from.
         tensors: its parameters, by their names in the Hugging Face checkpoint.
-        tokenizer: gives ids with special tokens, without truncation and padding.
+        make_tokenizer: builds the tokenizer, see there.
         context_length: the most tokens the model can take in, special ones included.
         details: for people.
         model_info: the container's metadata under GGUF's names (``general.architecture``, ...).
@@ -59,9 +60,18 @@ class Checkpoint:
 
     spec: ModelSpec
     tensors: Mapping[str, npt.NDArray[np.generic]]
-    tokenizer: Tokenizer
+    make_tokenizer: Callable[[], Tokenizer]
     context_length: int
     details: Details
     model_info: dict[str, Any] = field(default_factory=dict)
     tensor_list: list[dict[str, Any]] = field(default_factory=list)
     max_length: int | None = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Gives ids with special tokens, without truncation and padding; built when first asked for.
+
+        Raises:
+            InvalidCheckpoint: what the files say of it is damaged or of a kind that is not supported.
+        """
+        return self.make_tokenizer()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from unitvec.checkpoint import gguf_file, names
 from unitvec.checkpoint.checkpoint import Checkpoint, Details, Tensors
@@ -98,7 +100,6 @@ def read(path: Path) -> Checkpoint:
         if spec.dense and spec.dense[0].in_features != transformer.hidden_size:
             raise ValueError("the Dense heads do not fit the model's width")
         context = metadata.size("context_length")
-        tokenizer = tokenizers.build(file.metadata, transformer.vocab_size)
     except KeyError as error:
         raise InvalidCheckpoint(f"damaged GGUF file {path}: the weight {error} is missing") from None
     except (TypeError, ValueError) as error:
@@ -109,7 +110,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(
         spec=spec,
         tensors=_numbers(tensors, spec, known.table),
-        tokenizer=tokenizer,
+        make_tokenizer=partial(_tokenizer, path, file.metadata, transformer.vocab_size),
         context_length=context,
         details=Details("gguf", str(architecture), count, _quantization(file)),
         model_info={key: _brief(value) for key, value in file.metadata.items() if key not in _NOT_SHOWN}
@@ -119,6 +120,13 @@ def read(path: Path) -> Checkpoint:
             for name, tensor in file.tensors.items()
         ],
     )
+
+
+def _tokenizer(path: Path, metadata: dict[str, Any], size: int) -> Tokenizer:
+    try:
+        return tokenizers.build(metadata, size)
+    except (TypeError, ValueError) as error:
+        raise InvalidCheckpoint(f"damaged GGUF file {path}: {error}") from None
 
 
 _NOT_SHOWN = ("general.name", "tokenizer.chat_template")
