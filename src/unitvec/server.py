@@ -14,6 +14,7 @@ import click
 import uvicorn
 
 from unitvec import __version__, config
+from unitvec.api import manage
 from unitvec.api.app import create_app
 from unitvec.api.ollama import OllamaAPI
 from unitvec.errors import ModelNotFound, UnitvecError
@@ -84,10 +85,15 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = _service(settings, stores)
+    loop = asyncio.get_running_loop()
+
+    def changed(name: Name) -> None:
+        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+
+    stores.on_change = changed
     await asyncio.gather(*(service.pool.pin(name) for name in names))
-    app = create_app(
-        OllamaAPI(service, stores).routes, origins=settings.origins, check_host=settings.address.is_loopback
-    )
+    routes = [*OllamaAPI(service, stores).routes, *manage.routes(stores)]
+    app = create_app(routes, origins=settings.origins, check_host=settings.address.is_loopback)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
