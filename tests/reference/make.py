@@ -1,6 +1,6 @@
 """Writes tests/data/reference.npz: a thousand varied texts and their vectors by sentence-transformers in fp32.
 
-    python -m tests.reference.make        needs: pip install '.[reference]', and all-minilm fetched
+python -m tests.reference.make        needs: pip install '.[reference]', and all-minilm fetched
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ async def open_loop(
         async with asyncio.TaskGroup() as group:
             for request in requests:
                 at += rng.expovariate(rate)
-                await asyncio.sleep(at - time.perf_counter())
+                while (early := at - time.perf_counter()) > 0:  # a timer of whole milliseconds may wake too soon
+                    await asyncio.sleep(early)
                 group.create_task(arrive(request, at))
     finally:
         for connection in idle:

@@ -108,7 +108,7 @@ class Bench:
         self.model = model
         self.width = 0
         self._protocol = PROTOCOLS[kind]
-        self._to = Endpoint.parse(url, self._protocol.path)
+        self.endpoint = Endpoint.parse(url, self._protocol.path)
         self._texts = texts
         self._timeout = timeout
         self._pace: dict[str, float] = {}  # texts a second, by kind of text, as last seen
@@ -119,7 +119,7 @@ class Bench:
         Raises:
             UnitvecError: it is not, and why.
         """
-        connection = Connection(self._to, self._timeout)
+        connection = Connection(self.endpoint, self._timeout)
         try:
             await connection.open()
             (request,) = self.requests("short", 1, 1)
@@ -160,7 +160,7 @@ class Bench:
         """About ``seconds`` of requests that arrive at ``rate`` a second, whatever becomes of them."""
         requests = self.requests(texts, batch, max(1, round(rate * seconds)))
         cpu = time.process_time()
-        exchanges = await open_loop(self._to, requests, rate, timeout=self._timeout)
+        exchanges = await open_loop(self.endpoint, requests, rate, timeout=self._timeout)
         cpu = time.process_time() - cpu
         return await self._measured(exchanges, texts, 0, batch, rate, cpu)
 
@@ -203,7 +203,7 @@ class Bench:
         pause: float = 0.0,
         stop: asyncio.Event | None = None,
     ) -> list[Exchange]:
-        return await closed_loop(self._to, requests, clients, timeout=self._timeout, pause=pause, stop=stop)
+        return await closed_loop(self.endpoint, requests, clients, timeout=self._timeout, pause=pause, stop=stop)
 
     async def _count(self, texts: str, batch: int, seconds: float, clients: int) -> int:
         """How many requests take about so long, judged by what was seen before."""

@@ -48,10 +48,13 @@ def draw(latencies: Mapping[str, tuple[float, float, float, float]], file: Path)
                 textcoords="offset points", va="center", fontsize=8, color=_GREY,
             )  # fmt: skip
     highest = max(max(values) for values in latencies.values()) * 1000
-    axes.set(xscale="log", xlim=(1, highest * 9), ylim=(len(latencies) - 0.5, -0.55))
+    axes.set(xscale="log", ylim=(len(latencies) - 0.5, -0.55))
     axes.set_yticks(range(len(latencies)), list(latencies), fontsize=10)
-    axes.set_xlabel("milliseconds for a lone query (bar: median, tick: p99; logarithmic)", fontsize=9, color=_GREY)
+    axes.set_xticks([1, 10, 100, 1000, 10000], ["1 ms", "10 ms", "100 ms", "1 s", "10 s"])
+    axes.set_xlim(1, highest * 9)  # room for the figures
+    axes.set_xlabel("a lone query's time (bar: median, mark: p99; logarithmic)", fontsize=9, color=_GREY)
     axes.tick_params(colors=_GREY)
+    axes.tick_params(which="minor", bottom=False)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "left")
         spine.set_color(_GREY)
