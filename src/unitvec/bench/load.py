@@ -124,7 +124,8 @@ async def open_loop(
         async with asyncio.TaskGroup() as group:
             for request in requests:
                 at += rng.expovariate(rate)
-                while (early := at - time.perf_counter()) > 0:  # a timer of whole milliseconds may wake too soon
+                # A timer of whole milliseconds may wake too soon.
+                while (early := at - time.perf_counter()) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(early)
                 group.create_task(arrive(request, at))
     finally:
