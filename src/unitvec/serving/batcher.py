@@ -97,6 +97,7 @@ class _Model:
     def __init__(self, seconds_per_token: float) -> None:
         self.seconds_per_token = seconds_per_token
         self.gone = False
+        self.longest = 0  # tokens of the longest text so far
         self.texts: dict[Ids, Text] = {}  # waiting or running
         self.clients: Turns[Hashable] = Turns()
         self.requests: dict[Hashable, Turns[Request]] = {}
@@ -134,7 +135,9 @@ class Batcher:
         request.claim(texts)
         if request.undispatched:
             self.waiting_requests += 1
-            head_start = self.budget / model.seconds_per_token
+            # What sets those who wait apart is at most one text: a newcomer starts further back than that.
+            model.longest = max(model.longest, *map(len, request.ids))
+            head_start = max(model.longest, self.budget / model.seconds_per_token)
             model.requests.setdefault(request.client, Turns()).join(request, head_start)
             model.clients.join(request.client, head_start)
             self._turns.join(request.model, self.budget)
