@@ -15,8 +15,14 @@ import click
 import uvicorn
 
 from unitvec import __version__, config
-from unitvec.api.app import create_app
+from unitvec.api.app import Door, create_app
+from unitvec.api.calls import Calls
+from unitvec.api.catalog import Catalog
+from unitvec.api.observe import Traffic
 from unitvec.api.ollama import OllamaAPI
+from unitvec.api.openai import OpenAIAPI
+from unitvec.api.protocol import protocol
+from unitvec.api.tei import TeiAPI
 from unitvec.errors import ModelNotFound, UnitvecError
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
@@ -31,6 +37,7 @@ from unitvec.store.stores import Stores
 
 GRACE = 8  # seconds that requests under way are given when the server is told to stop
 BACKLOG = 2048
+KEEP_ALIVE = 75  # seconds that an idle connection stays: longer than clients' pools keep theirs
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Settings:
     """All that a server can be told; ``unitvec serve --help`` explains each."""
 
     address: config.Address
-    origins: tuple[str, ...]
+    door: Door
     keep_alive: float
     context: int
     max_queue: int
@@ -89,14 +96,20 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = _service(settings, stores)
     await asyncio.gather(*(service.pool.pin(name) for name in names))
-    app = create_app(
-        OllamaAPI(service, stores).routes, origins=settings.origins, check_host=settings.address.is_loopback
-    )
+    catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
+    routes = [
+        *OllamaAPI(calls, catalog).routes,
+        *OpenAIAPI(calls, catalog).routes,
+        *TeiAPI(calls, catalog, names).routes,
+    ]
+    app = create_app(routes, settings.door, Traffic())
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol(settings.door.limits),
+            ws="none",
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE,
             log_config=None,
             access_log=False,
             server_header=False,

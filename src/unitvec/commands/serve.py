@@ -165,6 +165,7 @@ def command(
     loaded when they are first asked for.
     """
     from unitvec import server
+    from unitvec.api.app import Door
 
     wanted = [Name.parse(name) for name in names]
     address = config.Address.parse(host)
@@ -178,7 +179,7 @@ def command(
     each = threads or min(cores, 4)
     settings = server.Settings(
         address=address,
-        origins=tuple(origins.split(",")),
+        door=Door(tuple(origins.split(",")), check_host=address.is_loopback),
         keep_alive=keep_alive,
         context=context_length,
         max_queue=max_queue,
