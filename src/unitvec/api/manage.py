@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from unitvec.api.ollama import JSONResponse, while_connected
-from unitvec.api.schemas import decode, model_name, typed
+from unitvec.api.answers import JSONResponse
+from unitvec.api.calls import while_connected
+from unitvec.api.schemas import decode, field, model_name
 from unitvec.api.values import type_name
 from unitvec.errors import InvalidRequest, ModelNotFound, UnitvecError
 from unitvec.store import files
@@ -56,7 +57,7 @@ class _ManageAPI:
         """``POST /api/pull``."""
         fields = decode(await request.body())
         name = Name.parse(model_name(fields, "model", "name"))
-        insecure = bool(typed(fields, "insecure", bool, "a boolean"))
+        insecure = bool(field(fields, "insecure", bool, "a boolean"))
         return await _answer(request, fields, lambda report: self._stores.pull(name, report, insecure=insecure))
 
     async def push(self, request: Request) -> Response:
@@ -66,7 +67,7 @@ class _ManageAPI:
         if not model:
             raise InvalidRequest("model is required")
         name = Name.parse(model)
-        insecure = bool(typed(fields, "insecure", bool, "a boolean"))
+        insecure = bool(field(fields, "insecure", bool, "a boolean"))
         return await _answer(request, fields, lambda report: push(name, self._stores, report, insecure=insecure))
 
     async def create(self, request: Request) -> Response:
@@ -81,7 +82,7 @@ class _ManageAPI:
         fields = decode(await request.body())
         names = []
         for key in ("source", "destination"):
-            text = typed(fields, key, str, "a string") or ""
+            text = field(fields, key, str, "a string") or ""
             try:
                 names.append(Name.parse(text))
             except InvalidRequest:
@@ -140,8 +141,8 @@ def _recipe(fields: dict[str, Any]) -> Recipe:
     for key in ("quantize", "quantization", "adapters"):
         if fields.get(key):
             raise InvalidRequest(f'"{key}" is not supported')
-    base = typed(fields, "from", str, "a string")
-    blobs = typed(fields, "files", dict, "an object") or {}
+    base = field(fields, "from", str, "a string")
+    blobs = field(fields, "files", dict, "an object") or {}
     if not all(isinstance(digest, str) for digest in blobs.values()):
         raise InvalidRequest('"files" must be an object of paths and digests')
     licenses = fields.get("license") or []
@@ -151,16 +152,16 @@ def _recipe(fields: dict[str, Any]) -> Recipe:
     return Recipe(
         base=Name.parse(base) if base else None,
         blobs=blobs,
-        parameters=typed(fields, "parameters", dict, "an object") or {},
-        template=typed(fields, "template", str, "a string") or "",
-        system=typed(fields, "system", str, "a string") or "",
+        parameters=field(fields, "parameters", dict, "an object") or {},
+        template=field(fields, "template", str, "a string") or "",
+        system=field(fields, "system", str, "a string") or "",
         licenses=tuple(licenses),
     )
 
 
 async def _answer(request: Request, fields: dict[str, Any], work: Work) -> Response:
     """Runs ``work``, and tells of it: a line of JSON each step, or one object at the end with ``"stream": false``."""
-    stream = typed(fields, "stream", bool, "a boolean")
+    stream = field(fields, "stream", bool, "a boolean")
     steps = _steps(work)
     if stream is False:
         last = Progress("success")
