@@ -24,7 +24,13 @@ from unitvec.models.config import ModelSpec
 OPSET = 23
 IR_VERSION = 11  # the first that knows opset 23
 
-_AXES = {"spread": ["batch", "seq"], "lengths": ["batch"], "places": ["seq"]}  # the others: ["tokens"]
+_AXES = {  # the others: ["tokens"]
+    "lengths": ["batch"],
+    "places": ["seq"],
+    "spread": ["batch", "seq"],
+    "blocks": ["blocks", "batch", "block"],
+    "block_places": ["blocks", "block"],
+}
 
 
 @dataclass(frozen=True)

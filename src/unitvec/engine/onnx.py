@@ -17,19 +17,32 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-def pack(texts: Sequence[Sequence[int] | IntArray]) -> dict[str, IntArray]:
-    """The graph's inputs (``unitvec.models.layers.PackedBatch``) for texts of token ids, none of them empty."""
+def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None) -> dict[str, IntArray]:
+    """The graph's inputs (``unitvec.models.layers.PackedBatch``) for texts of token ids, none of them empty.
+
+    Args:
+        texts: token ids of each text.
+        block: places that attention takes at once; None for all.
+    """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    longest = int(lengths.max())
+    count = -(-longest // (block or longest))  # blocks
+    size = -(-longest // count)  # of each: as equal as can be
     starts = np.cumsum(lengths) - lengths
     text_of = np.repeat(np.arange(len(texts)), lengths)
-    places = np.arange(lengths.max())
+    positions = np.arange(len(text_of)) - starts[text_of]
+    places = np.arange(count * size)
+    spread = np.where(places < lengths[:, None], starts[:, None] + places, 0)
     return {
         "ids": np.concatenate([np.asarray(text, np.int64) for text in texts]),
         "texts": text_of,
-        "positions": np.arange(len(text_of)) - starts[text_of],
-        "spread": np.where(places < lengths[:, None], starts[:, None] + places, 0),
+        "positions": positions,
         "lengths": lengths,
-        "places": places,
+        "places": places[:longest],
+        "spread": spread[:, :longest],
+        "blocks": np.ascontiguousarray(spread.reshape(len(texts), count, size).swapaxes(0, 1)),
+        "block_places": places.reshape(count, size),
+        "slots": (positions // size * len(texts) + text_of) * size + positions % size,
     }
 
 
