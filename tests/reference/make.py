@@ -1,6 +1,6 @@
 """Writes tests/data/reference.npz: a thousand varied texts and their vectors by sentence-transformers in fp32.
 
-    python -m tests.reference.make        needs: pip install '.[reference]', and all-minilm fetched
+python -m tests.reference.make        needs: pip install '.[reference]', and all-minilm fetched
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ import numpy as np
 
 COUNT = 1000
 PATH = Path(__file__).parents[1] / "data" / "reference.npz"
-MODULES = "argparse asyncio collections csv datetime decimal difflib email fractions functools gettext heapq html http \
-inspect ipaddress itertools json locale logging math mimetypes operator os pathlib pickle random re secrets shutil \
-socket sqlite3 statistics string struct subprocess tarfile tempfile textwrap threading tokenize traceback typing \
-unittest urllib uuid warnings zipfile".split()  # fmt: skip
+MODULES = ["argparse", "asyncio", "collections", "csv", "datetime", "decimal", "difflib", "email", "fractions", "functools", "gettext", "heapq", "html", "http", "inspect", "ipaddress", "itertools", "json", "locale", "logging", "math", "mimetypes", "operator", "os", "pathlib", "pickle", "random", "re", "secrets", "shutil", "socket", "sqlite3", "statistics", "string", "struct", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "tokenize", "traceback", "typing", "unittest", "urllib", "uuid", "warnings", "zipfile"]  # fmt: skip
 SENTENCES = [
     "Why is the sky blue?", "Warum ist der Himmel blau?", "Pourquoi le ciel est-il bleu ?", "¿Por qué el cielo es azul?",
     "Почему небо голубое?", "天空为什么是蓝色的？", "空はなぜ青いのですか？", "하늘은 왜 파란가요?", "لماذا السماء زرقاء؟",

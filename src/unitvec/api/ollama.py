@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -99,7 +99,7 @@ class OllamaAPI:
     async def embed(self, request: Request) -> Response:
         """``POST /api/embed``."""
         began = time.perf_counter_ns()
-        asked = EmbedRequest.parse(await request.body())
+        asked = self._parse(EmbedRequest.parse, await request.body())
         work = self._service.embed(
             asked.name,
             asked.texts,
@@ -121,11 +121,11 @@ class OllamaAPI:
             "load_duration": answer.load_nanoseconds,
             "prompt_eval_count": answer.tokens,
         }
-        return JSONResponse(fields)
+        return self._write(fields)
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
-        asked = EmbeddingsRequest.parse(await request.body())
+        asked = self._parse(EmbeddingsRequest.parse, await request.body())
         work = self._service.embed(
             asked.name,
             [asked.prompt] if asked.prompt else [],
@@ -137,7 +137,7 @@ class OllamaAPI:
         with _named_as_sent(asked.model):
             answer = await while_connected(request, work)
         request.scope["log"] |= {"model": asked.name.short, "texts": len(answer.vectors), "tokens": answer.tokens}
-        return JSONResponse({"embedding": answer.vectors[0] if asked.prompt else []})
+        return self._write({"embedding": answer.vectors[0] if asked.prompt else []})
 
     async def tags(self, _: Request) -> Response:
         """``GET /api/tags``."""
@@ -178,6 +178,18 @@ class OllamaAPI:
         self._service.pool.stop(name)
         created = datetime.now(UTC).isoformat()
         return JSONResponse({"model": model, "created_at": created, **empty, "done": True, "done_reason": "unload"})
+
+    def _parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        began = time.perf_counter()
+        asked = parse(body)
+        self._service.counters.parse_seconds += time.perf_counter() - began
+        return asked
+
+    def _write(self, fields: dict[str, Any]) -> JSONResponse:
+        began = time.perf_counter()
+        response = JSONResponse(fields)
+        self._service.counters.write_seconds += time.perf_counter() - began
+        return response
 
     def _stored(self, name: Name) -> StoredModel:
         stored = self._stores.find(name)
