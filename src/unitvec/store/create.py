@@ -178,4 +178,3 @@ def _gguf(blobs: Mapping[str, str], store: OllamaStore, report: Report) -> tuple
         "os": "linux",
     }
     return [Layer(manifest.MODEL, digest, size, origin)], config
-
