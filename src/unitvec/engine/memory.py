@@ -42,8 +42,8 @@ def footprint(spec: ModelSpec, lengths: Sequence[int]) -> int:
     texts, longest, tokens = len(lengths), max(lengths), sum(lengths)
     padded = texts * longest
     scores = texts * min(block_size(spec, texts, longest), longest) * longest * (4 * heads + 16)
-    # Keys and values are spread and laid out anew head by head, and repeated for each query head that shares them.
-    attention = 4 * padded * (2 * queries + 2 * keys + 2 * queries)
+    # Keys and values are spread, and laid out anew head by head as the queries' results are.
+    attention = 4 * padded * (2 * queries + 2 * keys)
     packed = 4 * tokens * (3 * width + 2 * queries + 2 * keys + inner)
     return scores + attention + packed
 
@@ -56,11 +56,13 @@ def release(arrays: Iterable[npt.NDArray[np.generic]]) -> bool:
     """
     if sys.platform != "linux":
         return False
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    library = ctypes.CDLL(None)
     for array in arrays:
         # Only whole pages: others' data may lie on the first and the last one.
         begin = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if end > begin:
-            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+    if hasattr(library, "malloc_trim"):  # what loading freed in between
+        library.malloc_trim(0)
     return True
