@@ -24,10 +24,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def unitvec(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+def unitvec(*arguments: str, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Run the command line to its end."""
     command = [sys.executable, "-m", "unitvec", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload]
 
 
 class Server:
@@ -102,7 +102,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def all_minilm(home: Path) -> str:
     """The name of a model that has been fetched."""
-    result = unitvec("embed", "all-minilm", "fetched by its first use")
+    result = unitvec(
+        "embed", "all-minilm", "fetched by its first use", timeout=600
+    )  # 83 MB, from wherever the index is
     assert result.returncode == 0, result.stderr.decode()
     return "all-minilm"
 

@@ -7,6 +7,7 @@ import errno
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,18 @@ import click
 import uvicorn
 
 from unitvec import __version__, config
-from unitvec.api.app import create_app
+from unitvec.api.app import Door, create_app
+from unitvec.api.calls import Calls
+from unitvec.api.catalog import Catalog
+from unitvec.api.observe import Traffic
 from unitvec.api.ollama import OllamaAPI
+from unitvec.api.openai import OpenAIAPI
+from unitvec.api.protocol import protocol
+from unitvec.api.tei import TeiAPI
 from unitvec.errors import ModelNotFound, UnitvecError
 from unitvec.serving.batcher import Batcher
+from unitvec.serving.cache import VectorCache
+from unitvec.serving.counters import Counters
 from unitvec.serving.model import LoadedModel
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
@@ -28,6 +37,7 @@ from unitvec.store.stores import Stores
 
 GRACE = 8  # seconds that requests under way are given when the server is told to stop
 BACKLOG = 2048
+KEEP_ALIVE = 75  # seconds that an idle connection stays: longer than clients' pools keep theirs
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,14 @@ class Settings:
     """All that a server can be told; ``unitvec serve --help`` explains each."""
 
     address: config.Address
-    origins: tuple[str, ...]
+    door: Door
     keep_alive: float
     context: int
     max_queue: int
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    cache_bytes: int
     threads: int
     workers: int
 
@@ -85,14 +96,20 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = _service(settings, stores)
     await asyncio.gather(*(service.pool.pin(name) for name in names))
-    app = create_app(
-        OllamaAPI(service, stores).routes, origins=settings.origins, check_host=settings.address.is_loopback
-    )
+    catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
+    routes = [
+        *OllamaAPI(calls, catalog).routes,
+        *OpenAIAPI(calls, catalog).routes,
+        *TeiAPI(calls, catalog, names).routes,
+    ]
+    app = create_app(routes, settings.door, Traffic())
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol(settings.door.limits),
+            ws="none",
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -109,6 +126,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
 
 
 def _service(settings: Settings, stores: Stores) -> Service:
+    counters = Counters()
+
     def find(name: Name) -> StoredModel:
         stored = stores.find(name)
         if stored is None:
@@ -116,7 +135,11 @@ def _service(settings: Settings, stores: Stores) -> Service:
         return stored
 
     def load(stored: StoredModel) -> LoadedModel:
-        return LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        began = time.monotonic()
+        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        counters.loads += 1
+        counters.load_seconds += time.monotonic() - began
+        return model
 
     runner = Runner(
         Batcher(),
@@ -124,6 +147,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         workers=settings.workers,
         max_requests=settings.max_queue,
         max_tokens=settings.max_queue_tokens,
+        counters=counters,
     )
     pool = Pool(
         find,
@@ -133,7 +157,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         max_models=settings.max_models,
         max_bytes=settings.max_bytes,
     )
-    return Service(pool, runner, settings.context)
+    return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 
 
 def _greet(settings: Settings, service: Service) -> None:

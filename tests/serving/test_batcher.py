@@ -40,7 +40,7 @@ class Simulation:
         return request
 
     def step(self) -> MicroBatch | None:
-        batch = self.batcher.next()
+        batch = self.batcher.next(self.now)
         if batch is None:
             return None
         self.batches.append(batch)
@@ -231,3 +231,29 @@ def test_speed_is_learned_from_what_ran() -> None:
         simulation.request([50] * 3000)
     batches = list(simulation.run())
     assert batches[-2].tokens <= LIMIT * 1.2
+
+
+def test_a_query_runs_beside_what_cannot_be_stopped() -> None:
+    simulation = Simulation()
+    simulation.request([8192])
+    running = simulation.batcher.next(0.0)
+    assert running is not None
+    assert simulation.batcher.beside(0.0) is None, "nobody else waits"
+    query = simulation.request([30])
+    late = simulation.batcher.beside(running.tokens * SECONDS_PER_TOKEN - BUDGET / 2)
+    assert late is None, "what runs is done soon"
+    batch = simulation.batcher.beside(0.1)
+    assert batch is not None
+    assert [text.ids for text in batch.texts] == list(query.ids)
+
+
+def test_those_who_run_already_do_not_run_beside_themselves() -> None:
+    simulation = Simulation()
+    simulation.request([100] * 50)
+    assert simulation.batcher.next(0.0) is not None
+    assert simulation.batcher.beside(0.0) is None
+    simulation.request([100] * 50, model="another")
+    batch = simulation.batcher.beside(0.0)
+    assert batch is not None
+    assert batch.model == "another"
+    assert batch.tokens <= LIMIT

@@ -103,6 +103,15 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
 )
 @click.option(
+    "--cache-mb",
+    envvar="UNITVEC_CACHE_MB",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    show_default=True,
+    help="Memory for finished vectors, in MiB: a text that was embedded before is not run again.",
+)
+@click.option(
     "--threads",
     envvar="UNITVEC_THREADS",
     type=click.IntRange(min=1),
@@ -144,6 +153,7 @@ def command(
     max_queue_tokens: int,
     max_loaded_models: int,
     memory: int | None,
+    cache_mb: int,
     threads: int | None,
     workers: int | None,
     log_level: str,
@@ -155,6 +165,7 @@ def command(
     loaded when they are first asked for.
     """
     from unitvec import server
+    from unitvec.api.app import Door
 
     wanted = [Name.parse(name) for name in names]
     address = config.Address.parse(host)
@@ -168,13 +179,14 @@ def command(
     each = threads or min(cores, 4)
     settings = server.Settings(
         address=address,
-        origins=tuple(origins.split(",")),
+        door=Door(tuple(origins.split(",")), check_host=address.is_loopback),
         keep_alive=keep_alive,
         context=context_length,
         max_queue=max_queue,
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
         max_bytes=memory or int(0.8 * config.available_memory()),
+        cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),
     )

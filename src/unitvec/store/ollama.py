@@ -113,8 +113,14 @@ class OllamaStore:
             self._collect(old)
             return removed
 
-    def verify(self, name: Name, verified: Callable[[Layer], None]) -> None:
-        """Reads all blobs of a model; ``verified`` is told of each that is whole.
+    def discard(self, digest: str) -> None:
+        """Removes a blob that came by itself, unless a model needs it."""
+        with self._locked():
+            if digest not in self._needed():
+                self.blobs.remove(digest)
+
+    def verify(self, name: Name, verified: Callable[[str, int], None]) -> None:
+        """Reads all blobs of a model; ``verified`` is told of the digest and size of each that is whole.
 
         Raises:
             InvalidCheckpoint: one is missing or damaged.
@@ -122,7 +128,7 @@ class OllamaStore:
         found = self.manifest(name)
         for layer in found.blobs if found else ():
             self.blobs.verify(layer)
-            verified(layer)
+            verified(layer.digest, layer.size)
 
     def _locked(self) -> AbstractContextManager[None]:
         return files.locked(self.root / ".unitvec-lock")
@@ -137,15 +143,19 @@ class OllamaStore:
         """Removes the blobs of a manifest that is gone, unless another one names them."""
         if old is None:
             return
-        needed = set()
+        needed = self._needed()
+        for layer in old.blobs:
+            if layer.digest not in needed:
+                self.blobs.remove(layer.digest)
+
+    def _needed(self) -> set[str]:
+        needed: set[str] = set()
         for name, path in self._manifests.walk():
             try:
                 needed |= {layer.digest for layer in _read(path, name).blobs}
             except InvalidCheckpoint:
                 continue
-        for layer in old.blobs:
-            if layer.digest not in needed:
-                self.blobs.remove(layer.digest)
+        return needed
 
     def _describe(self, name: Name, path: Path) -> StoredModel:
         found = _read(path, name)

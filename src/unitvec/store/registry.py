@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -122,9 +122,10 @@ class Registry:
         headers = {} if whole else {"Range": f"bytes={start}-{stop - 1}"}
         known = self._direct.get(digest)
         with self._request("GET", known or self._url("blobs", digest), headers) as response:
-            if known and response.status_code in (400, 401, 403, 404, 410):
+            elsewhere = not self._is_home(response.url)
+            if elsewhere and response.status_code in (400, 401, 403, 404, 410):  # signed addresses expire
                 self._direct.pop(digest, None)
-                raise Transient(f"the address of {digest} at {known.host} has expired")
+                raise Transient(f"{response.url.host} does not hand out {digest}: {response.status_code}")
             if response.status_code == 200 and not whole:
                 raise NoRanges(f"{response.url.host} does not send parts of a blob")
             _expect(response, 200 if whole else 206)
@@ -132,7 +133,7 @@ class Registry:
                 found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
                 if found is None or int(found[1]) != start or found[3] not in ("*", str(size)):
                     raise Transient(f"{response.url.host} sent another part of a blob than was asked for")
-            if response.url.host != self._name.host:
+            if elsewhere:
                 self._direct[digest] = response.url
             yield Body(response)
 
@@ -143,8 +144,8 @@ class Registry:
                 _expect(response, 200)
             return response.status_code == 200
 
-    def upload(self, digest: str, size: int, chunks: Iterator[bytes]) -> None:
-        """Sends a blob.
+    def upload(self, digest: str, size: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+        """Sends a blob; ``chunks`` begins anew each time it is called.
 
         Raises:
             FetchFailed: the registry does not take it; Transient where another try may help.
@@ -186,7 +187,8 @@ class Registry:
         """Sends a request, follows redirects, and answers a challenge for a token once."""
         target, challenged = httpx.URL(url), False
         for _ in range(_MAX_REDIRECTS + 2):
-            response = self._send(method, target, dict(headers or {}), content)
+            body = content() if callable(content) else content  # afresh each time: an iterator is spent
+            response = self._send(method, target, dict(headers or {}), body)
             with contextlib.closing(response):
                 if response.status_code == 401 and self._is_home(target) and not challenged:
                     challenged = True
