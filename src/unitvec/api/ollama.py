@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from unitvec import __version__
@@ -38,7 +38,6 @@ class OllamaAPI:
         self._service = calls.service
         self._catalog = catalog
         self.routes = [
-            Route("/", self.running, methods=["GET"]),
             Route("/api/version", self.version, methods=["GET"]),
             Route("/api/embed", self.embed, methods=["POST"]),
             Route("/api/embeddings", self.embeddings, methods=["POST"]),
@@ -48,10 +47,6 @@ class OllamaAPI:
             Route("/api/generate", self.generate, methods=["POST"]),
             Route("/api/chat", self.chat, methods=["POST"]),
         ]
-
-    async def running(self, _: Request) -> Response:
-        """``GET /``."""
-        return PlainTextResponse("Ollama is running")
 
     async def version(self, _: Request) -> Response:
         """``GET /api/version``."""
