@@ -25,6 +25,9 @@ from unitvec.errors import UnitvecError
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
