@@ -49,3 +49,7 @@ class NoSpace(UnitvecError):
     """The disk cannot hold what is to be fetched."""
 
     status = 507
+
+
+class NotWritable(UnitvecError):
+    """A store that cannot be changed: read-only, or somebody else's."""

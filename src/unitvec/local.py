@@ -8,6 +8,7 @@ from types import TracebackType
 from unitvec import config
 from unitvec.engine.onnx import FloatArray
 from unitvec.serving.batcher import Batcher
+from unitvec.serving.counters import Counters
 from unitvec.serving.model import LoadedModel, context_limit, finish
 from unitvec.serving.runner import Runner
 from unitvec.store.name import Name
@@ -32,7 +33,12 @@ class Model:
         self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(), LoadedModel.run, workers=1, max_requests=config.UNBOUNDED, max_tokens=config.UNBOUNDED
+            Batcher(),
+            LoadedModel.run,
+            workers=1,
+            max_requests=config.UNBOUNDED,
+            max_tokens=config.UNBOUNDED,
+            counters=Counters(),
         )
         self.width = self._model.width
 

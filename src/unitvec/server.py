@@ -7,6 +7,7 @@ import errno
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
 from unitvec.errors import ModelNotFound, UnitvecError
 from unitvec.serving.batcher import Batcher
+from unitvec.serving.cache import VectorCache
+from unitvec.serving.counters import Counters
 from unitvec.serving.model import LoadedModel
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
@@ -56,6 +59,7 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    cache_bytes: int
     threads: int
     workers: int
 
@@ -144,6 +148,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
 
 
 def _service(settings: Settings, stores: Stores) -> Service:
+    counters = Counters()
+
     def find(name: Name) -> StoredModel:
         stored = stores.find(name)
         if stored is None:
@@ -151,7 +157,11 @@ def _service(settings: Settings, stores: Stores) -> Service:
         return stored
 
     def load(stored: StoredModel) -> LoadedModel:
-        return LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        began = time.monotonic()
+        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        counters.loads += 1
+        counters.load_seconds += time.monotonic() - began
+        return model
 
     runner = Runner(
         Batcher(),
@@ -159,6 +169,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         workers=settings.workers,
         max_requests=settings.max_queue,
         max_tokens=settings.max_queue_tokens,
+        counters=counters,
     )
     pool = Pool(
         find,
@@ -168,7 +179,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         max_models=settings.max_models,
         max_bytes=settings.max_bytes,
     )
-    return Service(pool, runner, settings.context)
+    return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 
 
 def _greet(settings: Settings, service: Service) -> None:

@@ -1,9 +1,42 @@
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_registry import Proxy, proxy_to, publish, running_registry
 from tiny_model import write_model_folder
+
+WEIGHTS = random.Random(7).randbytes(40 << 20)  # three ranges
+PARAMS = b'{"num_ctx":256}'
+LAYERS = {
+    "application/vnd.ollama.image.model": WEIGHTS,
+    "application/vnd.ollama.image.params": PARAMS,
+}
 
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     return write_model_folder(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``HOST:PORT`` of a real registry that has library/m:latest."""
+    if shutil.which("docker-registry") is None:
+        message = "docker-registry is missing, PULLING IS NOT TESTED: apt-get install docker-registry"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        warnings.warn(pytest.PytestWarning(message), stacklevel=1)
+        pytest.skip(message)
+    with running_registry(tmp_path_factory.mktemp("registry")) as host:
+        publish(host, "library/m", "latest", LAYERS)
+        yield host
+
+
+@pytest.fixture
+def proxy(registry: str) -> Iterator[Proxy]:
+    with proxy_to(registry) as made:
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import time
@@ -12,25 +11,26 @@ from itertools import accumulate
 
 from unitvec import __version__
 from unitvec.api.observe import BUCKETS, Traffic
+from unitvec.serving.counters import BATCH_TOKENS
 from unitvec.serving.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STARTED = time.time()
 
-# What the runner's counters are, by their names there; one that is not here is shown with its name alone.
-_COUNTERS = {
-    "requests": "Requests that were queued.",
+_EVENTS = {
+    "requests": "Embedding requests that were queued.",
     "rejected": "Requests turned away because the queue was full.",
     "cancelled": "Requests whose caller left before they were done.",
-    "texts": "Texts that were run.",
+    "texts": "Texts that were run; shared and cached ones count once.",
     "tokens": "Tokens that were run, special ones included.",
     "batches": "Micro-batches that were run.",
     "attention_places": "Places of [batch, longest text] of all micro-batches; what exceeds tokens is padding.",
-    "wait_seconds": "Seconds that requests waited for their first text's run, summed.",
-    "run_seconds": "Seconds that micro-batches ran, summed.",
+    "cache_hits": "Texts that were found among finished vectors.",
+    "cache_misses": "Texts that were not.",
+    "loads": "Models that were read into memory.",
 }
-
+_STEPS = ("parse", "tokenize", "wait", "run", "write", "load")
 
 Sample = tuple[str, Mapping[str, object], float]
 
@@ -88,13 +88,17 @@ def _of_queue(service: Service) -> Iterator[Metric]:
     requests, tokens = service.runner.waiting
     yield _gauge("unitvec_queue_requests", "Requests with texts that wait for a run.", requests)
     yield _gauge("unitvec_queue_tokens", "Tokens that wait for a run.", tokens)
-    counters = dataclasses.asdict(service.runner.counters)
-    for name, value in counters.items():
-        if isinstance(value, int | float):
-            told = _COUNTERS.get(name, f"{name.replace('_', ' ').capitalize()}.")
-            yield Metric(f"unitvec_{name}_total", "counter", told, [("", {}, value)])
-    places = counters["attention_places"]
-    padding = 1 - counters["tokens"] / places if places else 0.0
+    counters = service.counters
+    for event, told in _EVENTS.items():
+        yield Metric(f"unitvec_{event}_total", "counter", told, [("", {}, getattr(counters, event))])
+    steps: list[Sample] = [("", {"step": step}, getattr(counters, f"{step}_seconds")) for step in _STEPS]
+    yield Metric("unitvec_step_seconds_total", "counter", "Seconds spent in each step, summed over requests.", steps)
+    sizes = Metric("unitvec_batch_tokens", "histogram", "Tokens of a micro-batch.")
+    for bound, count in zip((*BATCH_TOKENS, math.inf), accumulate(counters.batch_tokens), strict=True):
+        sizes.samples.append(("_bucket", {"le": _number(bound)}, count))
+    sizes.samples += [("_sum", {}, counters.tokens), ("_count", {}, counters.batches)]
+    yield sizes
+    padding = 1 - counters.tokens / counters.attention_places if counters.attention_places else 0.0
     yield _gauge("unitvec_padding_ratio", "Share of attention's places that were padding, since the start.", padding)
 
 

@@ -55,7 +55,7 @@ class OllamaAPI:
     async def embed(self, request: Request) -> Response:
         """``POST /api/embed``."""
         began = time.perf_counter_ns()
-        asked = EmbedRequest.parse(await request.body())
+        asked = self._calls.parse(EmbedRequest.parse, await request.body())
         answer = await self._calls.embed(
             request,
             asked.model,
@@ -75,11 +75,11 @@ class OllamaAPI:
             "load_duration": answer.load_nanoseconds,
             "prompt_eval_count": answer.tokens,
         }
-        return JSONResponse(fields)
+        return self._calls.write(fields)
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
-        asked = EmbeddingsRequest.parse(await request.body())
+        asked = self._calls.parse(EmbeddingsRequest.parse, await request.body())
         answer = await self._calls.embed(
             request,
             asked.model,
@@ -89,7 +89,7 @@ class OllamaAPI:
             context=asked.context,
             keep_alive=asked.keep_alive,
         )
-        return JSONResponse({"embedding": answer.vectors[0] if asked.prompt else []})
+        return self._calls.write({"embedding": answer.vectors[0] if asked.prompt else []})
 
     async def tags(self, _: Request) -> Response:
         """``GET /api/tags``."""

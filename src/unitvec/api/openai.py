@@ -101,7 +101,7 @@ class OpenAIAPI:
 
     async def embeddings(self, request: Request) -> JSONResponse:
         """``POST /v1/embeddings``."""
-        asked = EmbeddingsRequest.parse(await request.body())
+        asked = self._calls.parse(EmbeddingsRequest.parse, await request.body())
         answer = await self._calls.embed(request, asked.model, asked.name, asked.texts, dimensions=asked.dimensions)
         encode = as_base64 if asked.base64 else lambda vector: vector
         data = [
@@ -109,7 +109,7 @@ class OpenAIAPI:
             for index, vector in enumerate(answer.vectors)
         ]
         usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-        return JSONResponse({"object": "list", "data": data, "model": asked.model, "usage": usage}, headers=_JSON)
+        return self._calls.write({"object": "list", "data": data, "model": asked.model, "usage": usage}, _JSON)
 
     async def models(self, _: Request) -> JSONResponse:
         """``GET /v1/models``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,25 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from unitvec.models.config import ModelSpec
+
+
+class Tensors(Mapping[str, npt.NDArray[np.generic]]):
+    """Arrays by name, each made when it is asked for and not kept: a model need not be in memory twice."""
+
+    def __init__(self, made: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> None:
+        self._made = made
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        return self._made[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True)
@@ -30,7 +50,7 @@ class Checkpoint:
     Attributes:
         spec: the numbers its graph is built from.
         tensors: its parameters, by their names in the Hugging Face checkpoint.
-        tokenizer: gives ids with special tokens, without truncation and padding.
+        make_tokenizer: builds the tokenizer, see there.
         context_length: the most tokens the model can take in, special ones included.
         details: for people.
         model_info: the container's metadata under GGUF's names (``general.architecture``, ...).
@@ -40,9 +60,18 @@ class Checkpoint:
 
     spec: ModelSpec
     tensors: Mapping[str, npt.NDArray[np.generic]]
-    tokenizer: Tokenizer
+    make_tokenizer: Callable[[], Tokenizer]
     context_length: int
     details: Details
     model_info: dict[str, Any] = field(default_factory=dict)
     tensor_list: list[dict[str, Any]] = field(default_factory=list)
     max_length: int | None = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Gives ids with special tokens, without truncation and padding; built when first asked for.
+
+        Raises:
+            InvalidCheckpoint: what the files say of it is damaged or of a kind that is not supported.
+        """
+        return self.make_tokenizer()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +15,28 @@ import orjson
 from tokenizers import Tokenizer
 
 from unitvec.checkpoint import safetensors
-from unitvec.checkpoint.checkpoint import Checkpoint, Details
+from unitvec.checkpoint.checkpoint import Checkpoint, Details, Tensors
+from unitvec.checkpoint.transformers_config import ACTIVATIONS, ARCHITECTURES, first_position
 from unitvec.errors import InvalidCheckpoint
-from unitvec.models.config import Activation, BertConfig, DenseConfig, ModelSpec, PoolingMode
+from unitvec.models.config import (
+    DenseConfig,
+    Gemma3Config,
+    ModelSpec,
+    PoolingMode,
+    TableType,
+    TransformerConfig,
+)
 
-_ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "silu": "silu",
-    "relu": "relu",
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.Tanh": "tanh",
-}
 _POOLING: dict[str, PoolingMode] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "cls": "cls",
+    "cls_token": "cls",
+    "lasttoken": "last",
 }
+_PREFIXES = ("model.", "bert.", "roberta.")  # of weights that were saved with a head around them
+_UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")  # heads, and what is no weight
+_TABLES: dict[str, TableType] = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def read(folder: Path) -> Checkpoint:
@@ -41,48 +47,101 @@ def read(folder: Path) -> Checkpoint:
     """
     config = _json(folder / "config.json")
     architecture = config.get("model_type") if isinstance(config, dict) else None
-    if architecture != "bert":
-        raise InvalidCheckpoint(f"{folder}: architecture {architecture!r} is not supported; supported: bert")
+    if architecture not in ARCHITECTURES:
+        raise InvalidCheckpoint(
+            f"{folder}: architecture {architecture!r} is not supported; "
+            f"supported are embedding models of {', '.join(ARCHITECTURES)}"
+        )
+    if not (folder / "modules.json").exists():
+        raise InvalidCheckpoint(f"{folder}: it has no modules.json, so it does not say how texts become vectors")
     try:
-        transformer = _bert(config)
+        transformer = ARCHITECTURES[architecture](config)
         pooling, dense = _heads(folder)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise InvalidCheckpoint(f"{folder}: its settings lack or misstate {error}") from None
-    stored, dtypes = safetensors.read(folder / "model.safetensors")
-    tensors = {name.removeprefix("bert."): _float32(tensor, dtypes[name]) for name, tensor in stored.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidCheckpoint(f"{folder}: its settings: {error}") from None
+    stored = _weights(folder)
+    table = next((name for name in stored if name.endswith(_EMBEDDINGS)), None)
+    if table is not None:
+        transformer = replace(transformer, table=_TABLES.get(stored[table].kind, "float32"))
+    made = {name: _array(name, weight, transformer) for name, weight in stored.items()}
+    if (first := first_position(config)) and (name := "embeddings.position_embeddings.weight") in made:
+        rows = made[name]
+        made[name] = lambda: rows()[first:]
     for number, (_, path) in enumerate(dense):
-        head, head_dtypes = safetensors.read(path / "model.safetensors")
-        tensors |= {f"dense.{number}.{name}": _float32(head[name], head_dtypes[name]) for name in head}
+        made |= {f"dense.{number}.{name}": weight.widened for name, weight in _file(path / "model.safetensors").items()}
     cut = folder / "sentence_bert_config.json"
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        raise InvalidCheckpoint(f"cannot read tokenizer {tokenizer}: it is missing")
     return Checkpoint(
         spec=ModelSpec(transformer, pooling, tuple(head for head, _ in dense)),
-        tensors=tensors,
-        tokenizer=_tokenizer(folder / "tokenizer.json"),
-        context_length=transformer.max_position_embeddings,
-        max_length=_json(cut)["max_seq_length"] if cut.exists() else None,
+        tensors=Tensors(made),
+        make_tokenizer=partial(_tokenizer, tokenizer),
+        context_length=_context_length(config),
+        max_length=_json(cut).get("max_seq_length") if cut.exists() else None,
         details=Details(
             format="safetensors",
             family=architecture,
-            parameter_count=sum(math.prod(tensor.shape) for tensor in tensors.values()),
-            quantization_level=Counter(dtypes.values()).most_common(1)[0][0],
+            parameter_count=sum(weight.stored.size for weight in stored.values()),
+            quantization_level=Counter(weight.kind for weight in stored.values()).most_common(1)[0][0],
         ),
     )
 
 
-def _bert(config: dict[str, Any]) -> BertConfig:
-    if (kind := config.get("position_embedding_type", "absolute")) != "absolute":
-        raise ValueError(f"position_embedding_type {kind!r}")
-    return BertConfig(
-        vocab_size=int(config["vocab_size"]),
-        hidden_size=int(config["hidden_size"]),
-        num_hidden_layers=int(config["num_hidden_layers"]),
-        num_attention_heads=int(config["num_attention_heads"]),
-        intermediate_size=int(config["intermediate_size"]),
-        max_position_embeddings=int(config["max_position_embeddings"]),
-        type_vocab_size=int(config.get("type_vocab_size", 2)),
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
-        hidden_act=_ACTIVATIONS[config.get("hidden_act", "gelu")],
-    )
+_EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight")
+
+
+class _Weight(NamedTuple):
+    """A tensor as it lies in its file, and the file's name for its type."""
+
+    stored: npt.NDArray[np.generic]
+    kind: str
+
+    def widened(self) -> npt.NDArray[np.float32]:
+        """As float32."""
+        if self.kind == "BF16":  # the upper half of a float32
+            return (self.stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return self.stored.astype(np.float32, copy=False)
+
+
+def _array(name: str, weight: _Weight, transformer: TransformerConfig) -> Callable[[], npt.NDArray[np.generic]]:
+    if name.endswith(_EMBEDDINGS) and weight.kind in _TABLES:
+        return lambda: weight.stored
+    if isinstance(transformer, Gemma3Config) and name.endswith("norm.weight"):
+        return lambda: weight.widened() + np.float32(1)  # Gemma's norms multiply by one more than is stored
+    return weight.widened
+
+
+def _file(path: Path) -> dict[str, _Weight]:
+    tensors, dtypes = safetensors.read(path)
+    return {name: _Weight(tensor, dtypes[name]) for name, tensor in tensors.items()}
+
+
+def _weights(folder: Path) -> dict[str, _Weight]:
+    """All weights of the transformer under their bare names, from one file or from those that an index lists."""
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.exists():
+        where = _json(index)
+        try:
+            files = sorted(set(where["weight_map"].values()))
+            if any(not isinstance(file, str) or Path(file).name != file for file in files):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InvalidCheckpoint(f"damaged weights index {index}") from None
+    weights: dict[str, _Weight] = {}
+    for file in files:
+        for name, weight in _file(folder / file).items():
+            bare = next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+            if not bare.startswith(_UNUSED):
+                weights[bare] = weight
+    return weights
+
+
+def _context_length(config: dict[str, Any]) -> int:
+    return int(config["max_position_embeddings"]) - first_position(config)
 
 
 def _heads(folder: Path) -> tuple[PoolingMode, list[tuple[DenseConfig, Path]]]:
@@ -92,15 +151,16 @@ def _heads(folder: Path) -> tuple[PoolingMode, list[tuple[DenseConfig, Path]]]:
     for module in _json(folder / "modules.json")[1:]:
         kind, path = str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]
         if kind == "Pooling":
-            on = [
-                key for key, value in _json(path / "config.json").items() if key.startswith("pooling_mode_") and value
-            ]
-            if len(on) != 1:
-                raise ValueError(f"pooling {on}: one mode at a time is supported")
-            pooling = _POOLING[on[0]]
+            settings = _json(path / "config.json")
+            marked = [key.removeprefix("pooling_mode_") for key in settings if key.startswith("pooling_mode_")]
+            on = [key for key in marked if settings[f"pooling_mode_{key}"]]
+            mode = settings.get("pooling_mode", on[0] if len(on) == 1 else on)  # since sentence-transformers 6
+            if mode not in list(_POOLING):
+                raise ValueError(f"pooling {mode!r} is not supported; supported: mean, cls, lasttoken")
+            pooling = _POOLING[mode]
         elif kind == "Dense":
             config = _json(path / "config.json")
-            activation = _ACTIVATIONS[config["activation_function"]]
+            activation = ACTIVATIONS[config["activation_function"]]
             head = DenseConfig(
                 int(config["in_features"]), int(config["out_features"]), bool(config["bias"]), activation
             )
@@ -120,12 +180,6 @@ def _tokenizer(path: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _float32(tensor: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.generic]:
-    if dtype == "BF16":  # the upper half of a float32
-        return (tensor.astype(np.uint32) << 16).view(np.float32)
-    return tensor.astype(np.float32, copy=False) if dtype == "F16" else tensor
 
 
 def _json(path: Path) -> Any:

@@ -100,6 +100,15 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
 )
 @click.option(
+    "--cache-mb",
+    envvar="UNITVEC_CACHE_MB",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    show_default=True,
+    help="Memory for finished vectors, in MiB: a text that was embedded before is not run again.",
+)
+@click.option(
     "--threads",
     envvar="UNITVEC_THREADS",
     type=click.IntRange(min=1),
@@ -141,6 +150,7 @@ def command(
     max_queue_tokens: int,
     max_loaded_models: int,
     memory: int | None,
+    cache_mb: int,
     threads: int | None,
     workers: int | None,
     log_level: str,
@@ -179,6 +189,7 @@ def command(
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
         max_bytes=memory or int(0.8 * config.available_memory()),
+        cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),
     )

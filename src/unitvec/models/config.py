@@ -7,6 +7,10 @@ from typing import Literal
 
 PoolingMode = Literal["mean", "cls", "last"]
 Activation = Literal["identity", "tanh", "gelu", "gelu_tanh", "silu", "relu"]
+# How the table of token embeddings is kept: as in the file where that is small. int8 has a float16 scale for each
+# Q8_BLOCK numbers of a row.
+TableType = Literal["float32", "float16", "bfloat16", "int8"]
+Q8_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,52 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     hidden_act: Activation = "gelu"
+    table: TableType = "float32"
 
 
-TransformerConfig = BertConfig
+@dataclass(frozen=True)
+class Gemma3Config:
+    """Gemma 3 as an encoder; names as in Hugging Face's ``config.json``, and which layers see only a window.
+
+    ``sliding_window`` is the window's whole width as in ``config.json``: half of it lies on either side.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    sliding_window: int
+    sliding_layers: tuple[bool, ...]
+    query_pre_attn_scalar: float
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    rope_local_base_freq: float = 10_000.0
+    hidden_act: Activation = "gelu_tanh"
+    table: TableType = "float32"
+
+
+@dataclass(frozen=True)
+class Qwen3Config:
+    """Qwen3; names as in Hugging Face's ``config.json``."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    hidden_act: Activation = "silu"
+    causal: bool = True
+    table: TableType = "float32"
+
+
+TransformerConfig = BertConfig | Gemma3Config | Qwen3Config
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from onnxscript import nn
 
 from unitvec.models.bert import Bert
-from unitvec.models.config import BertConfig, ModelSpec
+from unitvec.models.config import BertConfig, Gemma3Config, ModelSpec, Qwen3Config, TransformerConfig
+from unitvec.models.gemma3 import Gemma3
 from unitvec.models.layers import Dense, Op, PackedBatch, Pooling, Value
+from unitvec.models.qwen3 import Qwen3
 
 # The one place that knows which module belongs to which numbers.
-TRANSFORMERS = {BertConfig: Bert}
+TRANSFORMERS: dict[type[TransformerConfig], Callable[[Any], nn.Module]] = {
+    BertConfig: Bert,
+    Gemma3Config: Gemma3,
+    Qwen3Config: Qwen3,
+}
 
 
 class Embedder(nn.Module):

@@ -12,10 +12,17 @@ from typing import Any, get_args
 
 from onnxscript import ir, nn
 
-from unitvec.models.config import Activation, PoolingMode
+from unitvec.models.config import Q8_BLOCK, Activation, PoolingMode, TableType
 
 Op = Any  # onnxscript's OpBuilder and the values that it returns are made at run time
 Value = Any
+
+_TABLE_DTYPES: dict[TableType, ir.DataType] = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "int8": ir.DataType.INT8,
+}
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,23 @@ class Linear(nn.Module):
 class Embedding(nn.Module):
     """Rows of a table as float32 [T, width]; the table keeps the precision of the file it came from."""
 
-    def __init__(self, rows: int, width: int, dtype: ir.DataType = ir.DataType.FLOAT) -> None:
+    def __init__(self, rows: int, width: int, table: TableType = "float32") -> None:
         super().__init__()
-        self.weight = nn.Parameter([rows, width], dtype=dtype)
+        self.width = width
+        self.table = table
+        self.weight = nn.Parameter([rows, width], dtype=_TABLE_DTYPES[table])
+        self.scale = nn.Parameter([rows, width // Q8_BLOCK], dtype=ir.DataType.FLOAT16) if table == "int8" else None
 
     def forward(self, op: Op, index: Value) -> Value:
         rows = op.Gather(self.weight, index)
-        return rows if self.weight.dtype == ir.DataType.FLOAT else op.Cast(rows, to=ir.DataType.FLOAT)
+        if self.table == "float32":
+            return rows
+        rows = op.Cast(rows, to=ir.DataType.FLOAT)
+        if self.scale is None:
+            return rows
+        scales = op.Cast(op.Gather(self.scale, index), to=ir.DataType.FLOAT)
+        blocks = op.Reshape(rows, [-1, self.width // Q8_BLOCK, Q8_BLOCK])
+        return op.Reshape(op.Mul(blocks, op.Unsqueeze(scales, [2])), [-1, self.width])
 
 
 class LayerNorm(nn.Module):
@@ -74,6 +91,58 @@ class LayerNorm(nn.Module):
 
     def forward(self, op: Op, x: Value) -> Value:
         return op.LayerNormalization(x, self.weight, self.bias, axis=-1, epsilon=self.epsilon)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalization over the last axis (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter([width])
+
+    def forward(self, op: Op, x: Value) -> Value:
+        return op.RMSNormalization(x, self.weight, axis=-1, epsilon=self.epsilon)
+
+
+def rotary_angles(op: Op, batch: PackedBatch, width: int, base: float) -> tuple[Value, Value]:
+    """Cosines and sines of rotary positions (Su et al. 2021) for heads of ``width``: twice float32 [1, T, width/2]."""
+    frequencies = op.Constant(value_floats=[base ** (-2 * i / width) for i in range(width // 2)])
+    places = op.Cast(batch.positions, to=ir.DataType.FLOAT)
+    angles = op.Mul(op.Unsqueeze(places, [0, 2]), frequencies)
+    return op.Cos(angles), op.Sin(angles)
+
+
+class NormedHeads(nn.Module):
+    """RMSNorm of each head by itself and rotary positions: [T, heads x width] to the same."""
+
+    def __init__(self, heads: int, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.width = width
+        self.epsilon = epsilon
+        self.weight = nn.Parameter([width])
+
+    def forward(self, op: Op, x: Value, angles: tuple[Value, Value]) -> Value:
+        x = op.Reshape(x, [-1, self.heads, self.width])
+        x = op.RMSNormalization(x, self.weight, axis=-1, epsilon=self.epsilon)
+        packed = op.Reshape(x, [1, -1, self.heads * self.width])
+        return op.Squeeze(op.RotaryEmbedding(packed, *angles, num_heads=self.heads), [0])
+
+
+class GatedMLP(nn.Module):
+    """The feed-forward block of gated transformers: ``down(activation(gate(x)) * up(x))`` (Shazeer 2020)."""
+
+    def __init__(self, width: int, inner: int, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.gate_proj = Linear(width, inner, bias=False)
+        self.up_proj = Linear(width, inner, bias=False)
+        self.down_proj = Linear(inner, width, bias=False)
+
+    def forward(self, op: Op, x: Value) -> Value:
+        gate = activate(op, self.gate_proj(op, x), self.activation)
+        return self.down_proj(op, op.Mul(gate, self.up_proj(op, x)))
 
 
 def activate(op: Op, x: Value, activation: Activation) -> Value:
@@ -110,6 +179,12 @@ def full_mask(op: Op, batch: PackedBatch) -> Value:
     inside = op.Less(op.Unsqueeze(batch.places, [0]), op.Unsqueeze(batch.lengths, [1]))
     seq = op.Shape(batch.places)
     return op.Expand(op.Unsqueeze(inside, [1, 2]), op.Concat(op.Shape(batch.lengths), [1], seq, seq, axis=0))
+
+
+def window_mask(op: Op, batch: PackedBatch, reach: int) -> Value:
+    """As :func:`full_mask`, and only those less than ``reach`` tokens away: bool [B, 1, S, S]."""
+    apart = op.Abs(op.Sub(op.Unsqueeze(batch.places, [0]), op.Unsqueeze(batch.places, [1])))
+    return op.And(full_mask(op, batch), op.Less(apart, [reach]))
 
 
 class Pooling(nn.Module):

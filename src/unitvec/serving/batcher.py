@@ -10,7 +10,7 @@ length run together without anyone losing a turn. Nothing ever waits for a batch
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from unitvec.serving.turns import Turns
@@ -97,9 +97,15 @@ class _Model:
     def __init__(self, seconds_per_token: float) -> None:
         self.seconds_per_token = seconds_per_token
         self.gone = False
+        self.longest = 0  # tokens of the longest text so far
         self.texts: dict[Ids, Text] = {}  # waiting or running
         self.clients: Turns[Hashable] = Turns()
         self.requests: dict[Hashable, Turns[Request]] = {}
+
+    def first(self, admits: Callable[[Request], bool]) -> Request | None:
+        """Whose turn it is among those who are admitted."""
+        requests = (request for client in self.clients for request in self.requests[client] if admits(request))
+        return next(requests, None)
 
 
 class Batcher:
@@ -119,7 +125,7 @@ class Batcher:
         self._turns: Turns[Hashable] = Turns()
         self.waiting_requests = 0
         self.waiting_tokens = 0
-        self.running_tokens = 0
+        self._running: dict[MicroBatch, float] = {}  # and when each is expected to be done
 
     def add(self, request: Request) -> None:
         """Let a request wait for its turns."""
@@ -134,30 +140,55 @@ class Batcher:
         request.claim(texts)
         if request.undispatched:
             self.waiting_requests += 1
-            head_start = self.budget / model.seconds_per_token
+            # What sets those who wait apart is at most one text: a newcomer starts further back than that.
+            model.longest = max(model.longest, *map(len, request.ids))
+            head_start = max(model.longest, self.budget / model.seconds_per_token)
             model.requests.setdefault(request.client, Turns()).join(request, head_start)
             model.clients.join(request.client, head_start)
             self._turns.join(request.model, self.budget)
 
-    def next(self) -> MicroBatch | None:
-        """The micro-batch that runs next, None when nothing waits."""
+    def next(self, now: float) -> MicroBatch | None:
+        """The micro-batch that runs next, None when nothing waits.
+
+        Args:
+            now: seconds on any steady clock.
+        """
         if not self._turns:
             return None
-        key = self._turns.first()
-        model = self._models[key]
         seconds = self.alone if self.waiting_requests == 1 else self.budget
+        return self._form(self._turns.first(), seconds, lambda _: True, now)
+
+    def beside(self, now: float) -> MicroBatch | None:
+        """A micro-batch to run beside what runs, which cannot be stopped and would keep others waiting for too long.
+
+        A long text cannot be divided, and a lone request's micro-batch is large. When all that runs has
+        more than the budget still to go, those who have nothing in it need not wait for it: they share
+        the cores with it. None when what runs is done soon, or nobody waits but those who have a part in it.
+
+        Args:
+            now: seconds on the clock of :meth:`next`.
+        """
+        if not self._running or min(self._running.values()) - now <= self.budget:
+            return None
+        busy = {request for batch in self._running for text in batch.texts for request, _ in text.claims}
+        for key in self._turns:
+            batch = self._form(key, self.budget, lambda request: request not in busy, now)
+            if batch is not None:
+                return batch
+        return None
+
+    def _form(self, key: Hashable, seconds: float, admits: Callable[[Request], bool], now: float) -> MicroBatch | None:
+        model = self._models[key]
         limit = seconds / model.seconds_per_token
         batch = MicroBatch(key, [], 0)
-        while model.clients:
-            client = model.clients.first()
-            request = model.requests[client].first()
+        while (request := model.first(admits)) is not None:
             place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
             tokens = len(text.ids)
             if batch.texts and batch.tokens + tokens > limit:
                 break
             request.take(place)
-            model.requests[client].charge(request, tokens)
-            model.clients.charge(client, tokens)
+            model.requests[request.client].charge(request, tokens)
+            model.clients.charge(request.client, tokens)
             batch.texts.append(text)
             batch.tokens += tokens
             text.dispatched = True
@@ -165,11 +196,13 @@ class Batcher:
                 claimant.undispatched -= 1
                 if not claimant.undispatched:
                     self._leave(claimant)
-        # The model's own turn is charged last: it may have left with its last text.
-        if key in self._turns:
-            self._turns.charge(key, batch.tokens * model.seconds_per_token)
+        if not batch.texts:
+            return None
+        expected = batch.tokens * model.seconds_per_token
+        if key in self._turns:  # it may have left with its last text
+            self._turns.charge(key, expected)
         self.waiting_tokens -= batch.tokens
-        self.running_tokens += batch.tokens
+        self._running[batch] = now + expected
         return batch
 
     def done(self, batch: MicroBatch, seconds: float | None) -> list[tuple[Request, list[tuple[int, int]]]]:
@@ -179,7 +212,7 @@ class Batcher:
             For each request that asked for any of it, the pairs (index in the request, row in the batch).
         """
         model = self._models[batch.model]
-        self.running_tokens -= batch.tokens
+        del self._running[batch]
         if seconds is not None:
             # Larger runs tell more about what a token costs, so they weigh more.
             weight = 0.3 * min(1.0, batch.tokens / 256)
@@ -191,6 +224,11 @@ class Batcher:
                 rows.setdefault(request, []).append((index, row))
         self._drop_if_gone(batch.model, model)
         return list(rows.items())
+
+    @property
+    def running_tokens(self) -> int:
+        """Tokens of all micro-batches that run."""
+        return sum(batch.tokens for batch in self._running)
 
     def cancel(self, request: Request) -> None:
         """Forget a request; what waits for it alone is never run."""

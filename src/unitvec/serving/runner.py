@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,11 @@ import numpy as np
 from unitvec.engine.onnx import FloatArray
 from unitvec.errors import Overloaded
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
+from unitvec.serving.counters import Counters
 
 Run = Callable[[Any, Sequence[Ids]], FloatArray]
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's own words, both spaces
-
-
-@dataclass
-class Counters:
-    """What a runner has done since it started."""
-
-    requests: int = 0
-    rejected: int = 0
-    cancelled: int = 0
-    texts: int = 0
-    tokens: int = 0
-    batches: int = 0
-    attention_places: int = 0  # all of [B, S] of all micro-batches; what exceeds tokens is padding
-    wait_seconds: float = 0.0  # from submission to the first text's run, summed over requests
-    run_seconds: float = 0.0  # summed over micro-batches
 
 
 class _Job(Request):
@@ -44,14 +29,13 @@ class _Job(Request):
         self.unfinished = len(ids)
         self.future: Future[FloatArray] = Future()
         self.submitted = time.monotonic()
-        self.started: float | None = None
 
 
 class Runner:
     """Threads that run what the batcher gives them.
 
-    There is one thread more than micro-batches that run at a time: while it hands results out, the
-    next run has begun.
+    There are two threads more than micro-batches that run at a time: while one hands results out, the
+    next run has begun; and one may have to run beside the others (:meth:`Batcher.beside`).
 
     Args:
         batcher: the scheduling rule; only the runner may touch it.
@@ -59,18 +43,23 @@ class Runner:
         workers: micro-batches that run at a time.
         max_requests: requests that may wait before the next is turned away.
         max_tokens: tokens that may wait; one request is let in whatever its size.
+        counters: what it keeps up.
     """
 
-    def __init__(self, batcher: Batcher, run: Run, *, workers: int, max_requests: int, max_tokens: int) -> None:
+    def __init__(
+        self, batcher: Batcher, run: Run, *, workers: int, max_requests: int, max_tokens: int, counters: Counters
+    ) -> None:
         self._batcher = batcher
         self._run = run
         self.max_requests = max_requests
         self._max_tokens = max_tokens
         self._changed = threading.Condition()
         self._free = workers
+        self._beside: MicroBatch | None = None
         self._closed = False
-        self.counters = Counters()
-        self._threads = [threading.Thread(target=self._work, name=f"run-{n}", daemon=True) for n in range(workers + 1)]
+        self._unstarted: dict[_Job, None] = {}  # by age: the first is the oldest
+        self.counters = counters
+        self._threads = [threading.Thread(target=self._work, name=f"run-{n}", daemon=True) for n in range(workers + 2)]
         for thread in self._threads:
             thread.start()
 
@@ -78,6 +67,17 @@ class Runner:
     def waiting(self) -> tuple[int, int]:
         """Requests and tokens that wait for a run."""
         return self._batcher.waiting_requests, self._batcher.waiting_tokens
+
+    @property
+    def running(self) -> int:
+        """Tokens that run."""
+        return self._batcher.running_tokens
+
+    def oldest(self) -> float:
+        """Seconds that the request which has waited longest for its first run has waited; 0 when none does."""
+        with self._changed:
+            since = next(iter(self._unstarted)).submitted if self._unstarted else None
+        return time.monotonic() - since if since else 0.0
 
     def submit(self, model: Hashable, width: int, ids: Sequence[Ids], client: Hashable = None) -> Future[FloatArray]:
         """Have texts run.
@@ -106,6 +106,7 @@ class Runner:
                 raise Overloaded(BUSY)
             self.counters.requests += 1
             self._batcher.add(job)
+            self._unstarted[job] = None
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
@@ -126,6 +127,7 @@ class Runner:
     def _cancelled(self, job: _Job) -> None:
         with self._changed:
             self._batcher.cancel(job)
+            self._unstarted.pop(job, None)
             self.counters.cancelled += 1
 
     def _work(self) -> None:
@@ -141,34 +143,32 @@ class Runner:
     def _take(self) -> MicroBatch | None:
         with self._changed:
             while True:
-                batch = self._batcher.next() if self._free else None
+                now = time.monotonic()
+                if self._free:
+                    batch = self._batcher.next(now)
+                    self._free -= batch is not None
+                else:
+                    batch = None if self._beside else self._batcher.beside(now)
+                    self._beside = self._beside or batch
                 if batch is not None:
                     break
                 if self._closed and not self._batcher.waiting_requests:
                     self._changed.notify_all()
                     return None
                 self._changed.wait()
-            self._free -= 1
-            now = time.monotonic()
             for text in batch.texts:
                 for job, _ in text.claims:
                     assert isinstance(job, _Job)
-                    if job.started is None:
-                        job.started = now
+                    if self._unstarted.pop(job, job) is None:
                         self.counters.wait_seconds += now - job.submitted
             return batch
 
     def _finish(self, batch: MicroBatch, vectors: FloatArray, seconds: float) -> None:
         with self._changed:
-            self._free += 1
-            shares = self._batcher.done(batch, seconds)
-            self._changed.notify()  # the other thread begins the next run; this one hands out
-            counters = self.counters
-            counters.batches += 1
-            counters.texts += len(batch.texts)
-            counters.tokens += batch.tokens
-            counters.attention_places += len(batch.texts) * max(len(text.ids) for text in batch.texts)
-            counters.run_seconds += seconds
+            # Two that shared the cores tell nothing of how fast the model is by itself.
+            shares = self._release(batch, None if self._beside else seconds)
+            self._changed.notify()  # another thread begins the next run; this one hands out
+            self.counters.ran([len(text.ids) for text in batch.texts], seconds)
         for job, pairs in shares:
             assert isinstance(job, _Job)
             index, row = np.array(pairs).T
@@ -181,8 +181,7 @@ class Runner:
 
     def _fail(self, batch: MicroBatch, error: Exception) -> None:
         with self._changed:
-            self._free += 1
-            jobs = [job for job, _ in self._batcher.done(batch, None)]
+            jobs = [job for job, _ in self._release(batch, None)]
             for job in jobs:
                 self._batcher.cancel(job)
             self._changed.notify()
@@ -190,3 +189,10 @@ class Runner:
             assert isinstance(job, _Job)
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(error)
+
+    def _release(self, batch: MicroBatch, seconds: float | None) -> list[tuple[Request, list[tuple[int, int]]]]:
+        if batch is self._beside:
+            self._beside = None
+        else:
+            self._free += 1
+        return self._batcher.done(batch, seconds)

@@ -8,8 +8,12 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from unitvec.engine.onnx import FloatArray
 from unitvec.serving.batcher import Ids
+from unitvec.serving.cache import VectorCache
+from unitvec.serving.counters import Counters
 from unitvec.serving.model import context_limit, finish
 from unitvec.serving.pool import Pool, Resident
 from unitvec.serving.runner import Runner
@@ -41,11 +45,15 @@ class Service:
     Attributes:
         pool: the models in memory.
         runner: runs their texts.
+        cache: finished vectors.
+        counters: what it keeps up.
         context: tokens that a text is cut to where neither the request nor the model's parameters say.
     """
 
     pool: Pool
     runner: Runner
+    cache: VectorCache
+    counters: Counters
     context: int
     _tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "tokenize"))
 
@@ -78,13 +86,29 @@ class Service:
         async with self.pool.use(name, keep_alive) as resident:
             loaded = time.perf_counter_ns()
             ids = await self._encode(resident, texts, context, truncate) if texts else []
-            model = resident.model
-            vectors = await asyncio.wrap_future(self.runner.submit(model, model.width, ids, client))
+            self.counters.tokenize_seconds += (time.perf_counter_ns() - loaded) / 1e9
+            vectors = await self._vectors(resident, ids, client)
         return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began)
 
     def context_of(self, resident: Resident, asked: int | None = None) -> int:
         """Tokens that a text for this model is cut to."""
         return context_limit(resident.model, resident.stored.parameters, asked, self.context)
+
+    async def _vectors(self, resident: Resident, ids: list[Ids], client: Hashable) -> FloatArray:
+        """Finished vectors where there are any, the rest from the runner; float32 [texts, width], not normalized."""
+        model, digest = resident.model, resident.stored.digest
+        if not self.cache.enabled:
+            return await asyncio.wrap_future(self.runner.submit(model, model.width, ids, client))
+        kept = [self.cache.get(digest, text) for text in ids]
+        missing = [index for index, vector in enumerate(kept) if vector is None]
+        self.counters.cache_misses += len(missing)
+        self.counters.cache_hits += len(ids) - len(missing)
+        wanted = [ids[index] for index in missing]
+        fresh = await asyncio.wrap_future(self.runner.submit(model, model.width, wanted, client))
+        self.cache.put(digest, wanted, fresh)
+        for index, vector in zip(missing, fresh, strict=True):
+            kept[index] = vector
+        return np.array(kept, np.float32).reshape(len(ids), model.width)
 
     async def _encode(
         self, resident: Resident, texts: Sequence[str] | Sequence[Ids], context: int | None, truncate: bool

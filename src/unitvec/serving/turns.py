@@ -12,7 +12,7 @@ their turns *now* moves on, until those who wait are the furthest back.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 Member = TypeVar("Member", bound=Hashable)
@@ -57,6 +57,14 @@ class Turns(Generic[Member]):
             if self._entry.get(member) == serial:
                 return member
             heapq.heappop(self._order)
+
+    def __iter__(self) -> Iterator[Member]:
+        """All who wait, in the order of their turns."""
+        if self._marks:
+            yield self.first()  # most ask for no more
+            for _, serial, member in sorted(self._order)[1:]:
+                if self._entry.get(member) == serial:
+                    yield member
 
     def charge(self, member: Member, work: float) -> None:
         """``member`` has been given ``work``."""

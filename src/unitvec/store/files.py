@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-from unitvec.errors import NoSpace
+from unitvec.errors import NoSpace, NotWritable
 
 try:
     import fcntl
@@ -17,8 +20,13 @@ except ImportError:  # Windows: the last writer wins there, which the renames ke
     fcntl = None  # type: ignore[assignment]
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Puts a file in place at once: its readers see the old one or the new one.
+
+    Args:
+        path: where.
+        data: what.
+        durable: it survives a power cut as well, which takes a while.
 
     Raises:
         OSError: as the file system has it; nothing is left behind.
@@ -27,15 +35,17 @@ def write(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -59,6 +69,18 @@ def workspace(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def lock(file: IO[bytes], waiting: Callable[[], None]) -> None:
+    """Locks an open file until it is closed; ``waiting`` is called several times a second until that succeeds."""
+    while fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            time.sleep(0.1)
+        else:
+            return
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock that other processes and threads respect as well; the system drops it when its holder dies."""
@@ -67,6 +89,22 @@ def locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says in one line why a folder could not be written.
+
+    Raises:
+        NoSpace: its disk is full.
+        NotWritable: it is read-only, or somebody else's.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left on the disk of {folder}") from None
+        raise NotWritable(f"cannot write to {error.filename or folder}: {error.strerror or error}") from None
 
 
 def require_space(folder: Path, needed: int) -> None:

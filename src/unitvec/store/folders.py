@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -85,21 +85,43 @@ class FolderStore:
         assert found is not None
         return found
 
-    def copy(self, source: Name, target: Name) -> bool:
-        """Gives a model another name as well; False where there is no such model."""
+    def copy(self, source: Name, target: Name, parameters: Mapping[str, Any] | None = None) -> bool:
+        """Gives a model another name as well, with more parameters perhaps; False where there is no such model.
+
+        Raises:
+            InvalidCheckpoint: its description is damaged.
+        """
         with self._locked():
             path = self._names.find(source)
-            if path is not None:
-                self._names.write(target, path.read_bytes())
-            return path is not None
+            if path is None:
+                return False
+            description = _read(path)
+            if parameters:
+                description["parameters"] = dict(description.get("parameters", {})) | dict(parameters)
+            self._names.write(target, orjson.dumps(description))
+            return True
 
     def remove(self, name: Name) -> bool:
         """Takes a name away, and its folder when no other name needs it; False where there is no such model."""
+        if self._names.find(name) is None:
+            return False
         with self._locked():
             removed = self._names.remove(name)
             if removed:
                 self._collect()
             return removed
+
+    def verify(self, name: Name, verified: Callable[[str, int], None]) -> None:
+        """Reads all files of a model; ``verified`` is told of the digest and size of each that is whole.
+
+        Raises:
+            InvalidCheckpoint: one is missing or damaged.
+        """
+        model = self.find(name)
+        if model is not None:
+            verify(name, Path(model.weights), thorough=True)
+            for stamp in _read(Path(model.weights) / _STAMPS).values():
+                verified(f"sha256:{stamp['sha256']}", stamp["size"])
 
     def workspace(self) -> AbstractContextManager[Path]:
         """A folder to build a model in before ``put``: a context manager that gives its path."""

@@ -1,0 +1,147 @@
+"""Files named by their SHA-256, ``blobs/sha256-HEX``. What has a name has been verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from unitvec.errors import InvalidCheckpoint, InvalidRequest
+from unitvec.store import files
+from unitvec.store.manifest import Layer, digest_of, is_digest
+
+
+class Blobs:
+    """The blobs under ``root``, which need not be there yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        """Where a blob lies or would lie.
+
+        Raises:
+            InvalidRequest: ``digest`` is not ``sha256:HEX``.
+        """
+        if not is_digest(digest):
+            raise InvalidRequest("invalid digest format")
+        return self.root / digest.replace(":", "-")
+
+    def partial(self, digest: str) -> Path:
+        """Where a blob grows while it is pulled; Ollama's name for it."""
+        path = self.path(digest)
+        return path.with_name(f"{path.name}-partial")
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is here."""
+        return self.path(digest).is_file()
+
+    def lacks(self, layer: Layer) -> bool:
+        """Whether a blob is missing, or cut off."""
+        try:
+            return self.path(layer.digest).stat().st_size != layer.size
+        except OSError:
+            return True
+
+    def arrived(self, layer: Layer) -> int:
+        """Bytes on the disk of a blob that is being pulled, or was."""
+        try:
+            status = self.partial(layer.digest).stat()
+        except OSError:
+            return 0
+        return min(layer.size, getattr(status, "st_blocks", 0) * 512)  # the file has holes where nothing is yet
+
+    def read(self, layer: Layer) -> bytes:
+        """A small blob's bytes, verified.
+
+        Raises:
+            InvalidCheckpoint: it is missing or damaged.
+        """
+        try:
+            data = self.path(layer.digest).read_bytes()
+        except OSError as error:
+            raise InvalidCheckpoint(f"cannot read blob {layer.digest}: {error.strerror}") from None
+        if digest_of(data) != layer.digest:
+            raise InvalidCheckpoint(f"damaged blob {layer.digest}: its digest is {digest_of(data)}")
+        return data
+
+    def add(self, data: bytes, media_type: str) -> Layer:
+        """Keeps some bytes as a blob."""
+        layer = Layer(media_type, digest_of(data), len(data))
+        if self.lacks(layer):
+            files.write(self.path(layer.digest), data)
+        return layer
+
+    def receive(self, digest: str, chunks: Iterable[bytes]) -> bool:
+        """Keeps a stream as a blob if it is what it should be; False where the blob was here already.
+
+        Raises:
+            InvalidRequest: its digest is another one; nothing is kept.
+        """
+        target = self.path(digest)
+        if target.is_file():
+            return False
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=".tmp-")
+        try:
+            hasher = hashlib.sha256()
+            with os.fdopen(descriptor, "wb") as file:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if (found := f"sha256:{hasher.hexdigest()}") != digest:
+                raise InvalidRequest(f'digest mismatch, expected "{digest}", got "{found}"')
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        files.sync_folder(self.root)
+        return True
+
+    def adopt(self, layer: Layer, other: Blobs) -> None:
+        """Takes a blob over from another store, by a link where the disk is the same.
+
+        Raises:
+            InvalidCheckpoint: it is missing there, or damaged.
+        """
+        if not self.lacks(layer):
+            return
+        other.verify(layer)
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(other.path(layer.digest), self.path(layer.digest))
+        except OSError:
+            self.receive(layer.digest, chunks_of(other.path(layer.digest)))
+
+    def verify(self, layer: Layer) -> None:
+        """Reads a blob and compares its digest with its name.
+
+        Raises:
+            InvalidCheckpoint: it is missing or damaged.
+        """
+        try:
+            with self.path(layer.digest).open("rb") as file:
+                found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError as error:
+            raise InvalidCheckpoint(f"cannot read blob {layer.digest}: {error.strerror}") from None
+        if found != layer.digest:
+            raise InvalidCheckpoint(f"digest mismatch, file must be downloaded again: want {layer.digest}, got {found}")
+
+    def remove(self, digest: str) -> None:
+        """Takes a blob away; one that cannot be removed, being open on Windows, stays until the next time."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+
+
+def chunks_of(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """A file's bytes, piece by piece."""
+    with path.open("rb") as file:
+        while chunk := file.read(size):
+            yield chunk

@@ -1,0 +1,142 @@
+"""`unitvec serve` at the terminal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.conftest import Server, free_port, unitvec
+
+
+def test_a_port_in_use_is_one_line_that_says_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = unitvec("serve", "--host", f"127.0.0.1:{port}")
+    assert result.returncode == 1
+    message = result.stderr.decode()
+    assert message.count("\n") == 1
+    assert "is Ollama running" in message
+    assert "--host" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["serve", "a b"], "invalid model name"),
+        (["serve", "--host", "127.0.0.1:notaport"], "no port number"),
+        (["serve", "--host", "256.256.256.256:1"], "cannot listen"),
+        (["serve", "--keep-alive", "soon"], "invalid duration"),
+        (["serve", "--memory", "much"], "no size"),
+        (["sevre"], "No such command"),
+    ],
+)
+def test_a_mistake_is_named(arguments: list[str], wrong: str) -> None:
+    result = unitvec(*arguments)
+    assert result.returncode in (1, 2)
+    assert wrong in result.stderr.decode()
+    assert "Traceback" not in result.stderr.decode()
+
+
+def test_help_explains_each_setting_and_its_variable() -> None:
+    text = unitvec("serve", "--help").stdout.decode()
+    for variable in ["OLLAMA_HOST", "OLLAMA_ORIGINS", "OLLAMA_KEEP_ALIVE", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_MAX_QUEUE"]:
+        assert variable in text
+
+
+def test_settings_come_from_ollamas_variables(start: Callable[..., Server]) -> None:
+    server = start(environment={"OLLAMA_CONTEXT_LENGTH": "8", "OLLAMA_ORIGINS": "https://*.example.org"})
+    origin = {"Origin": "https://app.example.org"}
+    assert server.client.get("/", headers=origin).status_code == 200
+    assert server.client.get("/", headers={"Origin": "https://example.com"}).status_code == 403
+    assert server.embed(input="a text")["prompt_eval_count"] == 4  # the model's own num_ctx goes before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_told_and_exits_0(start: Callable[..., Server], number: signal.Signals) -> None:
+    server = start("all-minilm")
+    server.process.send_signal(number)
+    assert server.process.wait(10) == 0
+    assert "Traceback" not in server.output()
+
+
+def test_the_first_lines_say_what_to_do_next(start: Callable[..., Server]) -> None:
+    server = start("all-minilm")
+    server.stop()
+    text = server.output()
+    assert server.url in text
+    assert "all-minilm:latest" in text
+    assert "curl" in text
+
+
+def test_keep_alive_is_acted_on(start: Callable[..., Server]) -> None:
+    server = start()
+
+    def resident() -> list[str]:
+        return [model["name"] for model in server.client.get("/api/ps").json()["models"]]
+
+    assert resident() == []
+    server.embed(input="a", keep_alive=60)
+    assert resident() == ["all-minilm:latest"]
+    server.embed(input="a", keep_alive=0)
+    assert resident() == []
+    server.embed(input="a", keep_alive="300ms")
+    assert resident() == ["all-minilm:latest"]
+    deadline = time.monotonic() + 10
+    while resident() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert resident() == []
+    server.embed(input="a", keep_alive=-1)
+    stop = server.client.post("/api/generate", json={"model": "all-minilm", "keep_alive": 0}).json()
+    assert stop["done_reason"] == "unload"
+    assert resident() == []
+
+
+def test_past_the_queues_bound_the_answer_is_503_at_once(start: Callable[..., Server]) -> None:
+    server = start("all-minilm", environment={"OLLAMA_MAX_QUEUE": "2"})
+    body = {"model": "all-minilm", "input": ["word " * 250] * 64}
+    replies: list[httpx.Response] = []
+
+    def ask(number: int) -> None:
+        texts = [f"{number} {i} " + "word " * 240 for i in range(32)]
+        replies.append(
+            httpx.post(f"{server.url}/api/embed", json={**body, "input": texts}, timeout=60, trust_env=False)
+        )
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [reply for reply in replies if reply.status_code == 503]
+    assert {reply.status_code for reply in replies} == {200, 503}
+    for reply in refused:
+        assert reply.json() == {"error": "server busy, please try again.  maximum pending requests exceeded"}
+        assert int(reply.headers["Retry-After"]) >= 1
+
+
+def test_damaged_weights_are_one_line(all_minilm: str, tmp_path: object) -> None:
+    from unitvec import config
+    from unitvec.store.name import Name
+
+    stored = config.stores().find(Name.parse(all_minilm))
+    assert stored is not None
+    from pathlib import Path
+
+    weights = Path(stored.weights) / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:5000])
+        result = unitvec("serve", "all-minilm", "--host", f"127.0.0.1:{free_port()}")
+    finally:
+        weights.write_bytes(whole)
+    assert result.returncode == 1
+    assert result.stderr.decode().startswith("Error: ")
+    assert "Traceback" not in result.stderr.decode()
