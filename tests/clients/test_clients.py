@@ -29,7 +29,7 @@ MARKED = [
     Client("ollama-haystack", "7.0.2", "haystack_.py"),
     Client("litellm", "1.106.2", "litellm_.py"),
     # 1.2.3 takes names of the Hugging Face hub only, no server's address.
-    Client("langchain-huggingface", "1.2.0", "langchain_tei.py", "exceeds the context length"),
+    Client("langchain-huggingface", "1.2.0", "langchain_tei.py", "exceeds the context length", ("numpy",)),
     # It does not look at the status: whatever a server answers, an error's object has no first vector.
     Client("llama-index-embeddings-text-embeddings-inference", "0.6.0", "llama_index_tei.py", "KeyError"),
     Client("ollama", "0.6.4", "ollama.mjs"),

@@ -115,7 +115,10 @@ async def _bug(request: Request, error: Exception) -> Response:
 def _unrouted(text: str, elsewhere: Handler | None) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         if elsewhere is not None:
-            return await elsewhere(request)
+            try:
+                return await elsewhere(request)
+            except UnitvecError as failed:
+                return await _error(request, failed)
         return PlainTextResponse(text, error.status_code, getattr(error, "headers", None))  # type: ignore[attr-defined]
 
     return answer

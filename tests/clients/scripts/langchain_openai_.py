@@ -3,7 +3,7 @@ import sys
 
 from langchain_openai import OpenAIEmbeddings
 
-# Its own tokens are those of OpenAI's models: check_embedding_ctx_length=False makes it send texts, as it must to Ollama.
+# Its own tokens are those of OpenAI's models; check_embedding_ctx_length=False makes it send texts, as to Ollama.
 settings = {"base_url": sys.argv[1] + "/v1", "api_key": "none", "check_embedding_ctx_length": False}
 texts = json.loads(sys.argv[2])
 client = OpenAIEmbeddings(model="all-minilm", **settings)
