@@ -1,13 +1,15 @@
 """Pulling from a real registry, through a proxy that misbehaves."""
 
 import json
+import ssl
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_registry import Proxy, proxy_to, publish, sha256
+from real_registry import LAYERS, PARAMS, WEIGHTS, Proxy, proxy_to, publish, sha256
 
-from conftest import LAYERS, PARAMS, WEIGHTS
 from unitvec.errors import FetchFailed, ModelNotFound, NoSpace
 from unitvec.store import files
 from unitvec.store.model import StoredModel
@@ -195,6 +197,42 @@ def test_plain_http_must_be_allowed(store: OllamaStore, proxy: Proxy) -> None:
 def test_insecure_needs_no_scheme(store: OllamaStore, proxy: Proxy) -> None:
     pull_model(Name.parse(f"{proxy.host}/library/m"), store, silent, insecure=True)
     assert_whole(store)
+
+
+@pytest.fixture
+def secure(tmp_path: Path, registry: str) -> Iterator[tuple[Proxy, Path]]:
+    """A registry behind TLS, and the certificate of the private authority that vouches for it."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=private", "-addext", "subjectAltName=IP:127.0.0.1"]
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with proxy_to(registry, tls) as made:
+        yield made, certificate
+
+
+def test_a_private_authority(store: OllamaStore, secure: tuple[Proxy, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, certificate = secure
+    name = Name.parse(f"{proxy.host}/library/m")
+    with pytest.raises(FetchFailed, match=r"^pull model manifest: .*certificate not trusted"):
+        pull_model(name, store, silent)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    pull_model(name, store, silent)
+    assert_whole(store)
+
+
+def test_insecure_takes_any_certificate(store: OllamaStore, secure: tuple[Proxy, Path]) -> None:
+    pull_model(Name.parse(f"{secure[0].host}/library/m"), store, silent, insecure=True)
+    assert_whole(store)
+
+
+def test_the_proxy_of_the_environment(store: OllamaStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(variable, f"http://{proxy.host}")
+    pull_model(Name.parse("http://models.invalid/library/m"), store, silent, insecure=True)
+    assert_whole(store)
+    assert set(proxy.hosts) == {"models.invalid"}
 
 
 def test_nobody_there(store: OllamaStore) -> None:
