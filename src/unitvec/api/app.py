@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,7 +19,14 @@ from unitvec.api.limits import LimitMiddleware, Limits
 from unitvec.api.observe import ObserveMiddleware, Traffic
 from unitvec.api.readonly import ReadOnlyMiddleware
 from unitvec.api.security import DoorMiddleware
+from unitvec.api.tracing import TraceMiddleware
 from unitvec.errors import UnitvecError
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -42,7 +50,14 @@ class Door:
     read_only: bool = False
 
 
-def create_app(routes: Sequence[Route], door: Door, traffic: Traffic, *, elsewhere: Handler | None = None) -> Starlette:
+def create_app(
+    routes: Sequence[Route],
+    door: Door,
+    traffic: Traffic,
+    *,
+    elsewhere: Handler | None = None,
+    tracer: Tracer | None = None,
+) -> Starlette:
     """The ASGI application.
 
     Args:
@@ -50,6 +65,7 @@ def create_app(routes: Sequence[Route], door: Door, traffic: Traffic, *, elsewhe
         door: who may ask.
         traffic: counts what is asked.
         elsewhere: answers what no route does; None for 404 and 405.
+        tracer: records a span a request.
     """
     everything: list[BaseRoute] = list(routes)
     paths: dict[object, str] = {route.endpoint: route.path for route in reversed(routes)}
@@ -66,6 +82,7 @@ def create_app(routes: Sequence[Route], door: Door, traffic: Traffic, *, elsewhe
         routes=everything,
         middleware=[
             Middleware(ObserveMiddleware, traffic=traffic, route_of=lambda s: paths.get(s.get("endpoint"), "other")),
+            *([Middleware(TraceMiddleware, tracer=tracer)] if tracer else []),
             Middleware(DoorMiddleware, origins=door.origins, check_host=door.check_host, methods=methods),
             Middleware(KeyMiddleware, keys=door.keys),
             *([Middleware(ReadOnlyMiddleware)] if door.read_only else []),
@@ -98,7 +115,10 @@ async def _bug(request: Request, error: Exception) -> Response:
 def _unrouted(text: str, elsewhere: Handler | None) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         if elsewhere is not None:
-            return await elsewhere(request)
+            try:
+                return await elsewhere(request)
+            except UnitvecError as failed:
+                return await _error(request, failed)
         return PlainTextResponse(text, error.status_code, getattr(error, "headers", None))  # type: ignore[attr-defined]
 
     return answer

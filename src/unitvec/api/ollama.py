@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from unitvec import __version__
@@ -38,7 +38,6 @@ class OllamaAPI:
         self._service = calls.service
         self._catalog = catalog
         self.routes = [
-            Route("/", self.running, methods=["GET"]),
             Route("/api/version", self.version, methods=["GET"]),
             Route("/api/embed", self.embed, methods=["POST"]),
             Route("/api/embeddings", self.embeddings, methods=["POST"]),
@@ -49,10 +48,6 @@ class OllamaAPI:
             Route("/api/chat", self.chat, methods=["POST"]),
         ]
 
-    async def running(self, _: Request) -> Response:
-        """``GET /``."""
-        return PlainTextResponse("Ollama is running")
-
     async def version(self, _: Request) -> Response:
         """``GET /api/version``."""
         return JSONResponse({"version": OLLAMA_VERSION, "unitvec": __version__})
@@ -60,7 +55,7 @@ class OllamaAPI:
     async def embed(self, request: Request) -> Response:
         """``POST /api/embed``."""
         began = time.perf_counter_ns()
-        asked = await self._calls.read(request, EmbedRequest.parse)
+        asked = self._calls.parse(EmbedRequest.parse, await request.body())
         answer = await self._calls.embed(
             request,
             asked.model,
@@ -84,7 +79,7 @@ class OllamaAPI:
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
-        asked = await self._calls.read(request, EmbeddingsRequest.parse)
+        asked = self._calls.parse(EmbeddingsRequest.parse, await request.body())
         answer = await self._calls.embed(
             request,
             asked.model,

@@ -73,7 +73,7 @@ class TeiAPI:
             answer = await self._calls.embed(request, name.short, name, texts, truncate=truncate, dimensions=dimensions)
         except InvalidRequest as error:
             raise TooLong(error.message) from None
-        return JSONResponse(answer.vectors, headers={"Content-Type": "application/json"})
+        return self._calls.write(answer.vectors, {"Content-Type": "application/json"})
 
     async def info(self, _: Request) -> JSONResponse:
         """``GET /info``."""
