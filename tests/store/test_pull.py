@@ -1,6 +1,8 @@
 """Pulling from a real registry, through a proxy that misbehaves."""
 
+import contextlib
 import json
+import shutil
 import ssl
 import subprocess
 import threading
@@ -290,3 +292,35 @@ def test_a_new_version_replaces_the_old_and_its_blobs(store: OllamaStore, proxy:
     pull_model(name, store, silent, insecure=True)
     kept = {path.name for path in store.blobs.root.iterdir()}
     assert kept == {sha256(data).replace(":", "-") for data in (b"second" * 1000, b"{}")}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """60 MiB, where this may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs to be root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_fills_up_midway(small_disk: Path, proxy: Proxy) -> None:
+    store, filler = OllamaStore(small_disk / "ollama"), small_disk / "filler"
+
+    def fill(progress: Progress) -> None:
+        if progress.digest == DIGEST and (progress.completed or 0) > len(WEIGHTS) // 4 and not filler.exists():
+            with contextlib.suppress(OSError):
+                filler.write_bytes(bytes(60 << 20))
+
+    proxy.faults.rate = 10e6
+    with pytest.raises(NoSpace, match="no space left on the disk of"):
+        pull(store, proxy, fill)
+    assert store.list() == []
+    filler.unlink()
+    proxy.faults.rate = None
+    proxy.asked.clear()
+    pull(store, proxy)
+    assert_whole(store)
+    assert proxy.blob_bytes < 0.85 * TOTAL
