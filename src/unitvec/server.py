@@ -16,6 +16,7 @@ import click
 import uvicorn
 
 from unitvec import __version__, config
+from unitvec.api import manage
 from unitvec.api.app import Door, create_app
 from unitvec.api.calls import Calls
 from unitvec.api.catalog import Catalog
@@ -102,6 +103,12 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = _service(settings, stores)
+    loop = asyncio.get_running_loop()
+
+    def changed(name: Name) -> None:
+        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+
+    stores.on_change = changed
     await asyncio.gather(*(service.pool.pin(name) for name in names))
     traffic = Traffic()
     catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
@@ -110,6 +117,7 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
         *OpsAPI(service, traffic).routes,
+        *manage.routes(stores),
     ]
     gateway = None
     if settings.upstream:

@@ -214,6 +214,7 @@ def dequantize(
     blocks = raw.reshape(-1, form.bytes)
     out = np.empty((len(blocks), form.numbers), dtype)
     step = max(1, _CHUNK // form.numbers)
-    for start in range(0, len(blocks), step):
-        out[start : start + step] = form.decode(blocks[start : start + step])
+    with np.errstate(all="ignore"):  # a damaged file's scales may be infinite
+        for start in range(0, len(blocks), step):
+            out[start : start + step] = form.decode(blocks[start : start + step])
     return out.reshape(shape)

@@ -24,7 +24,13 @@ from unitvec.models.config import ModelSpec
 OPSET = 23
 IR_VERSION = 11  # the first that knows opset 23
 
-_AXES = {"spread": ["batch", "seq"], "lengths": ["batch"], "places": ["seq"]}  # the others: ["tokens"]
+_AXES = {  # the others: ["tokens"]
+    "lengths": ["batch"],
+    "places": ["seq"],
+    "spread": ["batch", "seq"],
+    "blocks": ["blocks", "batch", "block"],
+    "block_places": ["blocks", "block"],
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,12 @@ class Graph:
     Attributes:
         onnx: the serialized ONNX model, its initializers declared and without data.
         parameters: by checkpoint name, numpy dtype name and shape of each initializer to be bound.
+        packed: those that are the matrix of a Gemm and nothing else: onnxruntime lays them out anew for itself.
     """
 
     onnx: bytes
     parameters: dict[str, tuple[str, list[int]]]
+    packed: list[str]
 
 
 def build(spec: ModelSpec) -> Graph:
@@ -65,7 +73,12 @@ def build(spec: ModelSpec) -> Graph:
         parameter.const_value = ir.ExternalTensor("", 0, int(size), dtype, shape=parameter.shape, name=name)
     for node in graph:
         node.metadata_props.clear()  # scope names: half of the bytes, and of use only to the builder
-    return Graph(bytes(ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()), parameters)
+    packed = [
+        name
+        for name, value in graph.initializers.items()
+        if name in parameters and [(use.node.op_type, use.idx) for use in value.uses()] == [("Gemm", 1)]
+    ]
+    return Graph(bytes(ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()), parameters, packed)
 
 
 def load(spec: ModelSpec, cache_dir: Path | None) -> Graph:
@@ -75,12 +88,12 @@ def load(spec: ModelSpec, cache_dir: Path | None) -> Graph:
     kept = cache_dir / f"{_key(spec)}.graph"
     with contextlib.suppress(OSError, ValueError):
         header, onnx = kept.read_bytes().split(b"\n", 1)
-        return Graph(onnx, orjson.loads(header))
+        return Graph(onnx, **orjson.loads(header))
     graph = build(spec)
     with contextlib.suppress(OSError):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as part:
-            part.write(orjson.dumps(graph.parameters) + b"\n" + graph.onnx)
+            part.write(orjson.dumps({"parameters": graph.parameters, "packed": graph.packed}) + b"\n" + graph.onnx)
         os.replace(part.name, kept)  # whole or not at all
     return graph
 

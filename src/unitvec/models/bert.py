@@ -7,15 +7,15 @@ from onnxscript import nn
 from unitvec.models.config import BertConfig
 from unitvec.models.layers import (
     Embedding,
+    Heads,
     LayerNorm,
     Linear,
     Op,
     PackedBatch,
+    Sight,
     Value,
     activate,
-    full_mask,
-    pack,
-    spread,
+    attend,
 )
 
 
@@ -37,16 +37,15 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.heads = config.num_attention_heads
-        self.width = config.hidden_size
+        width = config.hidden_size // config.num_attention_heads
+        self.heads = Heads(config.num_attention_heads, config.num_attention_heads, width)
         self.query = Linear(config.hidden_size, config.hidden_size)
         self.key = Linear(config.hidden_size, config.hidden_size)
         self.value = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value) -> Value:
-        q, k, v = (spread(op, batch, layer(op, x)) for layer in (self.query, self.key, self.value))
-        seen = op.Attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.heads)
-        return pack(op, batch, seen, self.width)
+    def forward(self, op: Op, batch: PackedBatch, x: Value) -> Value:
+        qkv = self.query(op, x), self.key(op, x), self.value(op, x)
+        return attend(op, batch, qkv, self.heads, Sight(), self.heads.width**-0.5)
 
 
 class Residual(nn.Module):
@@ -67,8 +66,8 @@ class Attention(nn.Module):
         self.self = SelfAttention(config)
         self.output = Residual(config.hidden_size, config)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value) -> Value:
-        return self.output(op, self.self(op, batch, x, mask), x)
+    def forward(self, op: Op, batch: PackedBatch, x: Value) -> Value:
+        return self.output(op, self.self(op, batch, x), x)
 
 
 class Intermediate(nn.Module):
@@ -88,8 +87,8 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Residual(config.intermediate_size, config)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value) -> Value:
-        x = self.attention(op, batch, x, mask)
+    def forward(self, op: Op, batch: PackedBatch, x: Value) -> Value:
+        x = self.attention(op, batch, x)
         return self.output(op, self.intermediate(op, x), x)
 
 
@@ -99,9 +98,8 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
 
     def forward(self, op: Op, batch: PackedBatch, x: Value) -> Value:
-        mask = full_mask(op, batch)
         for layer in self.layer:
-            x = layer(op, batch, x, mask)
+            x = layer(op, batch, x)
         return x
 
 

@@ -11,17 +11,16 @@ from unitvec.models.config import Gemma3Config
 from unitvec.models.layers import (
     Embedding,
     GatedMLP,
+    Heads,
     Linear,
     NormedHeads,
     Op,
     PackedBatch,
     RMSNorm,
+    Sight,
     Value,
-    full_mask,
-    pack,
+    attend,
     rotary_angles,
-    spread,
-    window_mask,
 )
 
 Angles = tuple[Value, Value]
@@ -30,23 +29,21 @@ Angles = tuple[Value, Value]
 class SelfAttention(nn.Module):
     def __init__(self, config: Gemma3Config) -> None:
         super().__init__()
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.width = self.heads * config.head_dim
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        width, kv_width = self.heads.queries * config.head_dim, self.heads.keys * config.head_dim
         self.scale = config.query_pre_attn_scalar**-0.5
-        kv_width = self.kv_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, self.width, bias=False)
+        self.q_proj = Linear(config.hidden_size, width, bias=False)
         self.k_proj = Linear(config.hidden_size, kv_width, bias=False)
         self.v_proj = Linear(config.hidden_size, kv_width, bias=False)
-        self.o_proj = Linear(self.width, config.hidden_size, bias=False)
-        self.q_norm = NormedHeads(self.heads, config.head_dim, config.rms_norm_eps)
-        self.k_norm = NormedHeads(self.kv_heads, config.head_dim, config.rms_norm_eps)
+        self.o_proj = Linear(width, config.hidden_size, bias=False)
+        self.q_norm = NormedHeads(self.heads.queries, config.head_dim, config.rms_norm_eps)
+        self.k_norm = NormedHeads(self.heads.keys, config.head_dim, config.rms_norm_eps)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value, angles: Angles) -> Value:
+    def forward(self, op: Op, batch: PackedBatch, x: Value, sight: Sight, angles: Angles) -> Value:
         q = self.q_norm(op, self.q_proj(op, x), angles)
         k = self.k_norm(op, self.k_proj(op, x), angles)
-        q, k, v = (spread(op, batch, y) for y in (q, k, self.v_proj(op, x)))
-        seen = op.Attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.kv_heads, scale=self.scale)
-        return self.o_proj(op, pack(op, batch, seen, self.width))
+        seen = attend(op, batch, (q, k, self.v_proj(op, x)), self.heads, sight, self.scale)
+        return self.o_proj(op, seen)
 
 
 class Layer(nn.Module):
@@ -59,8 +56,8 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_feedforward_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value, angles: Angles) -> Value:
-        seen = self.self_attn(op, batch, self.input_layernorm(op, x), mask, angles)
+    def forward(self, op: Op, batch: PackedBatch, x: Value, sight: Sight, angles: Angles) -> Value:
+        seen = self.self_attn(op, batch, self.input_layernorm(op, x), sight, angles)
         x = op.Add(x, self.post_attention_layernorm(op, seen))
         thought = self.mlp(op, self.pre_feedforward_layernorm(op, x))
         return op.Add(x, self.post_feedforward_layernorm(op, thought))
@@ -78,11 +75,9 @@ class Gemma3(nn.Module):
 
     def forward(self, op: Op, batch: PackedBatch) -> Value:
         config = self.config
-        everywhere = full_mask(op, batch), rotary_angles(op, batch, config.head_dim, config.rope_theta)
-        near = (
-            window_mask(op, batch, config.sliding_window // 2 + 1),
-            rotary_angles(op, batch, config.head_dim, config.rope_local_base_freq),
-        )
+        reach = config.sliding_window // 2 + 1
+        everywhere = Sight(), rotary_angles(op, batch, config.head_dim, config.rope_theta)
+        near = Sight(reach, reach), rotary_angles(op, batch, config.head_dim, config.rope_local_base_freq)
         x = op.Mul(self.embed_tokens(op, batch.ids), config.hidden_size**0.5)
         for layer, sliding in zip(self.layers, config.sliding_layers, strict=True):
             x = layer(op, batch, x, *(near if sliding else everywhere))

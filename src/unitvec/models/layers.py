@@ -29,21 +29,30 @@ _TABLE_DTYPES: dict[TableType, ir.DataType] = {
 class PackedBatch:
     """The graph's inputs, all int64: what the tokens are and where each one stands.
 
+    Attention goes through the queries in N blocks of C places, so that its scores never take more memory than one
+    block's do. Where an entry is past a text's end, it may be any valid row.
+
     Attributes:
         ids: [T] token ids, text after text.
         texts: [T] the text that each token belongs to.
         positions: [T] each token's place in its text.
-        spread: [B, S] the packed row of each text's tokens; any valid row past a text's end.
         lengths: [B] the number of tokens of each text.
         places: [S] the numbers 0 .. S-1.
+        spread: [B, S] the packed row of each text's tokens.
+        blocks: [N, B, C] the same, in blocks.
+        block_places: [N, C] the places of each block: 0 .. N*C-1.
+        slots: [T] where each token's row lies in the flattened blocks.
     """
 
     ids: Value
     texts: Value
     positions: Value
-    spread: Value
     lengths: Value
     places: Value
+    spread: Value
+    blocks: Value
+    block_places: Value
+    slots: Value
 
 
 class Linear(nn.Module):
@@ -163,28 +172,80 @@ def activate(op: Op, x: Value, activation: Activation) -> Value:
     raise ValueError(f"unknown activation {activation!r}; known: {', '.join(get_args(Activation))}")
 
 
-def spread(op: Op, batch: PackedBatch, x: Value) -> Value:
-    """[T, ...] to [B, S, ...]."""
-    return op.Gather(x, batch.spread, axis=0)
+@dataclass(frozen=True)
+class Sight:
+    """What a token sees of its own text: others less than ``back`` places before it and ``ahead`` behind it.
+
+    None is no bound; ``ahead=1`` is causal attention.
+    """
+
+    back: int | None = None
+    ahead: int | None = None
 
 
-def pack(op: Op, batch: PackedBatch, x: Value, width: int) -> Value:
-    """[B, S, width] to [T, width]."""
-    place = op.Add(op.Mul(batch.texts, op.Shape(batch.places)), batch.positions)
-    return op.Gather(op.Reshape(x, [-1, width]), place, axis=0)
+@dataclass(frozen=True)
+class Heads:
+    """The number of query heads, of key and value heads, and how wide each is."""
+
+    queries: int
+    keys: int
+    width: int
 
 
-def full_mask(op: Op, batch: PackedBatch) -> Value:
-    """Every token sees every token of its own text: bool [B, 1, S, S], the shape onnxruntime wants on CPU."""
-    inside = op.Less(op.Unsqueeze(batch.places, [0]), op.Unsqueeze(batch.lengths, [1]))
-    seq = op.Shape(batch.places)
-    return op.Expand(op.Unsqueeze(inside, [1, 2]), op.Concat(op.Shape(batch.lengths), [1], seq, seq, axis=0))
+def attend(
+    op: Op, batch: PackedBatch, qkv: tuple[Value, Value, Value], heads: Heads, sight: Sight, scale: float
+) -> Value:
+    """Scaled dot-product attention within each text.
+
+    Args:
+        op: the graph in the making.
+        batch: where the tokens stand.
+        qkv: packed queries [T, heads.queries x width], keys and values [T, heads.keys x width].
+        heads: how they are divided.
+        sight: which tokens see which.
+        scale: what the products of queries and keys are multiplied by.
+
+    Returns:
+        [T, heads.queries x width]
+    """
+    width = heads.queries * heads.width
+    queries, keys, values = qkv[0], *(op.Gather(x, batch.spread, axis=0) for x in qkv[1:])
+
+    def block(op: Op, rows: Value, at: Value) -> Value:
+        """Attention of the queries at the places ``at`` [C], which are the packed ``rows`` [B, C]."""
+        op.builder.push_module("block")  # names of its own: the builder counts nodes anew in here
+        places, k, v = batch.places, keys, values
+        if sight.back or sight.ahead:  # keys out of sight of the whole block are left out
+            begin = op.Max(op.Sub(op.Gather(at, [0]), [sight.back - 1]), [0]) if sight.back else [0]
+            end = op.Add(op.Gather(at, [-1]), [sight.ahead]) if sight.ahead else [_FAR]
+            places, k, v = (op.Slice(x, begin, end, [axis]) for x, axis in ((places, 0), (k, 1), (v, 1)))
+        mask = _mask(op, batch, at, places, sight)
+        q = op.Gather(queries, rows, axis=0)
+        seen = op.Attention(q, k, v, mask, q_num_heads=heads.queries, kv_num_heads=heads.keys, scale=scale)
+        return op.Reshape(seen, [0, 0, width])  # Scan has to know how wide its output is
+
+    integers = ir.TensorType(ir.DataType.INT64)
+    body = op.builder.subgraph(
+        block,
+        [ir.Value(name=name, type=integers) for name in ("rows", "at")],
+        [ir.Value(name="seen", type=ir.TensorType(ir.DataType.FLOAT))],
+        name="block",
+    )
+    seen = op.Scan(batch.blocks, batch.block_places, body=body, num_scan_inputs=2)
+    return op.Gather(op.Reshape(seen, [-1, width]), batch.slots, axis=0)
 
 
-def window_mask(op: Op, batch: PackedBatch, reach: int) -> Value:
-    """As :func:`full_mask`, and only those less than ``reach`` tokens away: bool [B, 1, S, S]."""
-    apart = op.Abs(op.Sub(op.Unsqueeze(batch.places, [0]), op.Unsqueeze(batch.places, [1])))
-    return op.And(full_mask(op, batch), op.Less(apart, [reach]))
+_FAR = 2**62  # past any text's end
+
+
+def _mask(op: Op, batch: PackedBatch, at: Value, places: Value, sight: Sight) -> Value:
+    """Who sees whom: bool [B, 1, C, keys], the full shape, which onnxruntime wants on CPU."""
+    inside = op.Unsqueeze(op.Less(op.Unsqueeze(places, [0]), op.Unsqueeze(batch.lengths, [1])), [1, 2])
+    ahead = op.Sub(op.Unsqueeze(places, [0]), op.Unsqueeze(at, [1]))
+    seen = op.Less(ahead, [sight.ahead or _FAR])
+    if sight.back:
+        seen = op.And(seen, op.Greater(ahead, [-sight.back]))
+    return op.And(inside, seen)
 
 
 class Pooling(nn.Module):

@@ -8,16 +8,16 @@ from unitvec.models.config import Qwen3Config
 from unitvec.models.layers import (
     Embedding,
     GatedMLP,
+    Heads,
     Linear,
     NormedHeads,
     Op,
     PackedBatch,
     RMSNorm,
+    Sight,
     Value,
-    full_mask,
-    pack,
+    attend,
     rotary_angles,
-    spread,
 )
 
 Angles = tuple[Value, Value]
@@ -26,24 +26,20 @@ Angles = tuple[Value, Value]
 class SelfAttention(nn.Module):
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.causal = config.causal
-        self.width = self.heads * config.head_dim
-        kv_width = self.kv_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, self.width, bias=False)
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        width, kv_width = self.heads.queries * config.head_dim, self.heads.keys * config.head_dim
+        self.q_proj = Linear(config.hidden_size, width, bias=False)
         self.k_proj = Linear(config.hidden_size, kv_width, bias=False)
         self.v_proj = Linear(config.hidden_size, kv_width, bias=False)
-        self.o_proj = Linear(self.width, config.hidden_size, bias=False)
-        self.q_norm = NormedHeads(self.heads, config.head_dim, config.rms_norm_eps)
-        self.k_norm = NormedHeads(self.kv_heads, config.head_dim, config.rms_norm_eps)
+        self.o_proj = Linear(width, config.hidden_size, bias=False)
+        self.q_norm = NormedHeads(self.heads.queries, config.head_dim, config.rms_norm_eps)
+        self.k_norm = NormedHeads(self.heads.keys, config.head_dim, config.rms_norm_eps)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value, angles: Angles) -> Value:
+    def forward(self, op: Op, batch: PackedBatch, x: Value, sight: Sight, angles: Angles) -> Value:
         q = self.q_norm(op, self.q_proj(op, x), angles)
         k = self.k_norm(op, self.k_proj(op, x), angles)
-        q, k, v = (spread(op, batch, y) for y in (q, k, self.v_proj(op, x)))
-        heads = {"q_num_heads": self.heads, "kv_num_heads": self.kv_heads}
-        seen = op.Attention(q, k, v, mask, is_causal=int(self.causal), **heads)
-        return self.o_proj(op, pack(op, batch, seen, self.width))
+        seen = attend(op, batch, (q, k, self.v_proj(op, x)), self.heads, sight, self.heads.width**-0.5)
+        return self.o_proj(op, seen)
 
 
 class Layer(nn.Module):
@@ -54,8 +50,8 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, op: Op, batch: PackedBatch, x: Value, mask: Value, angles: Angles) -> Value:
-        x = op.Add(x, self.self_attn(op, batch, self.input_layernorm(op, x), mask, angles))
+    def forward(self, op: Op, batch: PackedBatch, x: Value, sight: Sight, angles: Angles) -> Value:
+        x = op.Add(x, self.self_attn(op, batch, self.input_layernorm(op, x), sight, angles))
         return op.Add(x, self.mlp(op, self.post_attention_layernorm(op, x)))
 
 
@@ -70,10 +66,9 @@ class Qwen3(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, op: Op, batch: PackedBatch) -> Value:
-        # A token that sees only what stands before it never sees the padding behind its text.
-        mask = None if self.config.causal else full_mask(op, batch)
+        sight = Sight(ahead=1) if self.config.causal else Sight()
         angles = rotary_angles(op, batch, self.config.head_dim, self.config.rope_theta)
         x = self.embed_tokens(op, batch.ids)
         for layer in self.layers:
-            x = layer(op, batch, x, mask, angles)
+            x = layer(op, batch, x, sight, angles)
         return self.norm(op, x)

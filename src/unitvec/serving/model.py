@@ -44,7 +44,7 @@ class LoadedModel:
     @property
     def bytes(self) -> int:
         """Memory that its weights take."""
-        return sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
+        return self.engine.resident_bytes
 
     def run(self, ids: Sequence[Ids]) -> FloatArray:
         """See :meth:`unitvec.engine.onnx.Engine.run`."""
