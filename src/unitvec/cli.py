@@ -13,6 +13,7 @@ from unitvec.errors import UnitvecError
 COMMANDS = {
     "serve": "Serve models over HTTP, with Ollama's API.",
     "embed": "Embed texts: arguments, or lines from standard input.",
+    "compare": "Compare vectors, tokens and speed with another server's.",
     "bench": "Measure a server: throughput, latency, and a lone query under bulk.",
 }
 
