@@ -23,6 +23,7 @@ COMMANDS = {
     "create": "Make a model from a GGUF file, a folder, or another model.",
     "push": "Send a model to a registry.",
     "verify": "Compare a model's files with their digests, and its vectors with the reference.",
+    "compare": "Compare vectors, tokens and speed with another server's.",
     "bench": "Measure a server: throughput, latency, and a lone query under bulk.",
 }
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from unitvec.api.answers import JSONResponse
 from unitvec.api.limits import Limits
 from unitvec.errors import ModelNotFound
 from unitvec.serving.batcher import Ids
@@ -55,20 +53,6 @@ class Calls:
             answer = await while_connected(request, work)
         request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}
         return answer
-
-    def parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        """What ``parse`` makes of a body, its time counted."""
-        began = time.perf_counter()
-        asked = parse(body)
-        self.service.counters.parse_seconds += time.perf_counter() - began
-        return asked
-
-    def write(self, content: Any, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """An answer with vectors in it, its time counted."""
-        began = time.perf_counter()
-        response = JSONResponse(content, headers=headers)
-        self.service.counters.write_seconds += time.perf_counter() - began
-        return response
 
 
 def client_of(request: Request) -> str | None:
