@@ -139,7 +139,7 @@ def test_create_copy_embed_delete(running: Server, tmp_path: Path) -> None:
     [
         ("POST", "/api/create", {"model": "q"}, 400, "neither 'from' or 'files' was specified"),
         ("POST", "/api/create", {"model": "a//b", "from": "x"}, 400, "invalid model name"),
-        ("POST", "/api/create", {"model": "q", "files": {"../x": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
+        ("POST", "/api/create", {"model": "q", "files": {"../x": "sha256:" + "0" * 64}}, 400, "file path must be relative"),  # noqa: E501
         ("POST", "/api/create", {"model": "q", "files": {"x.gguf": ""}}, 400, "invalid digest format"),
         ("POST", "/api/create", {"model": "q", "files": {"x.gguf": 3}}, 400, '"files" must be'),
         ("POST", "/api/create", {"model": "q", "from": 3}, 400, '"from" must be a string'),
