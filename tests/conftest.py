@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,26 +25,36 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def unitvec(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+def ssl_context(certificates: str | None) -> ssl.SSLContext | bool:
+    return ssl.create_default_context(cafile=certificates) if certificates else True
+
+
+def unitvec(*arguments: str, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Run the command line to its end."""
     command = [sys.executable, "-m", "unitvec", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload]
 
 
 class Server:
     """A `unitvec serve` of its own process."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        scheme: str = "http",
+        certificates: str | None = None,
+    ) -> None:
         self._log = tempfile.TemporaryFile()
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "unitvec", "serve", *arguments, "--host", f"127.0.0.1:{self.port}"],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
         )
-        self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=ssl_context(certificates))
         self._wait()
 
     def _wait(self) -> None:
@@ -102,7 +113,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def all_minilm(home: Path) -> str:
     """The name of a model that has been fetched."""
-    result = unitvec("embed", "all-minilm", "fetched by its first use")
+    result = unitvec(
+        "embed", "all-minilm", "fetched by its first use", timeout=600
+    )  # 83 MB, from wherever the index is
     assert result.returncode == 0, result.stderr.decode()
     return "all-minilm"
 

@@ -10,13 +10,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import uvicorn
 
 from unitvec import __version__, config
-from unitvec.api.app import create_app
+from unitvec.api import manage
+from unitvec.api.app import Door, create_app
+from unitvec.api.calls import Calls
+from unitvec.api.catalog import Catalog
+from unitvec.api.gateway import Gateway
+from unitvec.api.observe import Traffic
 from unitvec.api.ollama import OllamaAPI
+from unitvec.api.openai import OpenAIAPI
+from unitvec.api.ops import OpsAPI
+from unitvec.api.protocol import protocol
+from unitvec.api.tei import TeiAPI
+from unitvec.api.tracing import tracer
 from unitvec.errors import ModelNotFound, UnitvecError
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
@@ -31,6 +42,7 @@ from unitvec.store.stores import Stores
 
 GRACE = 8  # seconds that requests under way are given when the server is told to stop
 BACKLOG = 2048
+KEEP_ALIVE = 75  # seconds that an idle connection stays: longer than clients' pools keep theirs
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,10 @@ class Settings:
     """All that a server can be told; ``unitvec serve --help`` explains each."""
 
     address: config.Address
-    origins: tuple[str, ...]
+    door: Door
+    tls: tuple[Path, Path] | None  # certificate and key
+    upstream: str | None
+    traces: bool
     keep_alive: float
     context: int
     max_queue: int
@@ -88,19 +103,47 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = _service(settings, stores)
+    loop = asyncio.get_running_loop()
+
+    def changed(name: Name) -> None:
+        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+
+    stores.on_change = changed
     await asyncio.gather(*(service.pool.pin(name) for name in names))
+    traffic = Traffic()
+    catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
+    routes = [
+        *OllamaAPI(calls, catalog).routes,
+        *OpenAIAPI(calls, catalog).routes,
+        *TeiAPI(calls, catalog, names).routes,
+        *manage.routes(stores),
+        *OpsAPI(service, traffic).routes,
+    ]
+    gateway = None
+    if settings.upstream:
+        keeps_key = bool(settings.door.keys)
+        gateway = Gateway(settings.upstream, catalog, lambda n: bool(service.pool.resident(n)), keeps_key=keeps_key)
+        routes = gateway.around(routes)
     app = create_app(
-        OllamaAPI(service, stores).routes, origins=settings.origins, check_host=settings.address.is_loopback
+        routes,
+        settings.door,
+        traffic,
+        elsewhere=gateway.send_on if gateway else None,
+        tracer=tracer() if settings.traces else None,
     )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol(settings.door.limits),
+            ws="none",
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE,
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_certfile=settings.tls[0] if settings.tls else None,
+            ssl_keyfile=settings.tls[1] if settings.tls else None,
             timeout_graceful_shutdown=GRACE,
         )
     )

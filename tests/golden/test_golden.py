@@ -13,12 +13,7 @@ import pytest
 
 from tests.conftest import Server
 
-# OpenAI's API (/v1) is not served yet.
-CASES = [
-    case
-    for case in json.loads(Path(__file__).with_name("ollama.json").read_text())
-    if not case["path"].startswith("/v1")
-]
+CASES = json.loads(Path(__file__).with_name("ollama.json").read_text())
 
 # Where the model is kept differently (safetensors, not F16 GGUF) or the reference's own paths and versions show.
 LOOSE = {

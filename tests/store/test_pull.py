@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import LAYERS, PARAMS, WEIGHTS
 from real_registry import Proxy, proxy_to, publish, sha256
 
+from conftest import LAYERS, PARAMS, WEIGHTS
 from unitvec.errors import FetchFailed, ModelNotFound, NoSpace
 from unitvec.store import files
 from unitvec.store.model import StoredModel

@@ -1,33 +1,74 @@
-"""The application: routes, the errors' form, the door, the log."""
+"""The application: routes, and around them what every request passes."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
-from unitvec.api.ollama import JSONResponse
+from unitvec.api.answers import JSONResponse, error_body, error_response
+from unitvec.api.keys import KeyMiddleware, Keys
+from unitvec.api.limits import LimitMiddleware, Limits
+from unitvec.api.observe import ObserveMiddleware, Traffic
+from unitvec.api.readonly import ReadOnlyMiddleware
 from unitvec.api.security import DoorMiddleware
-from unitvec.errors import Overloaded, UnitvecError
+from unitvec.api.tracing import TraceMiddleware
+from unitvec.errors import UnitvecError
 
-log = logging.getLogger("unitvec.access")
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(routes: list[Route], *, origins: Iterable[str], check_host: bool) -> Starlette:
+@dataclass(frozen=True)
+class Door:
+    """Who is let in, and what he may ask for.
+
+    Attributes:
+        origins: see :class:`unitvec.api.security.DoorMiddleware`.
+        check_host: likewise.
+        keys: see :class:`unitvec.api.keys.Keys`.
+        limits: see :class:`unitvec.api.limits.Limits`.
+        read_only: models cannot be added, changed or removed.
+    """
+
+    origins: tuple[str, ...] = ()
+    check_host: bool = True
+    keys: Keys = field(default_factory=Keys)
+    limits: Limits = field(default_factory=Limits)
+    read_only: bool = False
+
+
+def create_app(
+    routes: Sequence[Route],
+    door: Door,
+    traffic: Traffic,
+    *,
+    elsewhere: Handler | None = None,
+    tracer: Tracer | None = None,
+) -> Starlette:
     """The ASGI application.
 
     Args:
         routes: what it answers.
-        origins: see :class:`unitvec.api.security.DoorMiddleware`.
-        check_host: likewise.
+        door: who may ask.
+        traffic: counts what is asked.
+        elsewhere: answers what no route does; None for 404 and 405.
+        tracer: records a span a request.
     """
+    everything: list[BaseRoute] = list(routes)
+    paths: dict[object, str] = {route.endpoint: route.path for route in reversed(routes)}
 
     def methods(scope: Scope) -> str:
         """The methods of a path, for Allow."""
@@ -38,64 +79,46 @@ def create_app(routes: list[Route], *, origins: Iterable[str], check_host: bool)
         return ", ".join(sorted(known))
 
     return Starlette(
-        routes=routes,
+        routes=everything,
         middleware=[
-            Middleware(LogMiddleware),
-            Middleware(DoorMiddleware, origins=origins, check_host=check_host, methods=methods),
+            Middleware(ObserveMiddleware, traffic=traffic, route_of=lambda s: paths.get(s.get("endpoint"), "other")),
+            *([Middleware(TraceMiddleware, tracer=tracer)] if tracer else []),
+            Middleware(DoorMiddleware, origins=door.origins, check_host=door.check_host, methods=methods),
+            Middleware(KeyMiddleware, keys=door.keys),
+            *([Middleware(ReadOnlyMiddleware)] if door.read_only else []),
+            Middleware(LimitMiddleware, limit=door.limits.body),
         ],
         exception_handlers={
             UnitvecError: _error,
             ClientDisconnect: _gone,
-            404: _text("404 page not found"),
-            405: _text("405 method not allowed"),
+            404: _unrouted("404 page not found", elsewhere),
+            405: _unrouted("405 method not allowed", elsewhere),
             Exception: _bug,
         },
     )
 
 
-async def _error(_: Request, error: Exception) -> Response:
+async def _error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UnitvecError)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    return JSONResponse({"error": error.message}, error.status, headers)
+    return error_response(request.url.path, error)
 
 
 async def _gone(*_: object) -> Response:
     return Response(status_code=499)  # for the log: nobody reads it
 
 
-async def _bug(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"internal error: {type(error).__name__}; the server's log has more"}, 500)
+async def _bug(request: Request, error: Exception) -> Response:
+    told = f"internal error: {type(error).__name__}; the server's log has more"
+    return JSONResponse(error_body(request.url.path, 500, told), 500)
 
 
-def _text(text: str) -> Callable[[Request, Exception], Response]:
-    def answer(_: Request, error: Exception) -> Response:
+def _unrouted(text: str, elsewhere: Handler | None) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        if elsewhere is not None:
+            try:
+                return await elsewhere(request)
+            except UnitvecError as failed:
+                return await _error(request, failed)
         return PlainTextResponse(text, error.status_code, getattr(error, "headers", None))  # type: ignore[attr-defined]
 
     return answer
-
-
-class LogMiddleware:
-    """One line a request. Handlers add to ``scope["log"]`` what is worth knowing; never a text."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        fields: dict[str, object] = {"method": scope["method"], "path": scope["path"]}
-        scope["log"] = fields
-        began = time.perf_counter()
-
-        async def send_noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                fields["status"] = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noted)
-        finally:
-            fields["ms"] = round((time.perf_counter() - began) * 1000, 2)
-            log.info("request", extra={"fields": fields})

@@ -5,19 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from unitvec import human
 from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.serving.pool import Resident
 from unitvec.store.model import StoredModel
 
 _FOR_EVER = timedelta(days=106_751)  # the longest that Go's Duration holds
-
-
-def human_number(count: int) -> str:
-    """22713216 as ``22.71M``, as Ollama writes parameter counts."""
-    for size, letter, digits in ((10**9, "B", 1), (10**6, "M", 2)):
-        if count >= size:
-            return f"{count // size}{letter}" if count % size == 0 else f"{count / size:.{digits}f}{letter}"
-    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
 
 
 def details(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -28,7 +21,7 @@ def details(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": told.format,
         "family": told.family,
         "families": [told.family],
-        "parameter_size": human_number(told.parameter_count),
+        "parameter_size": human.number(told.parameter_count),
         "quantization_level": told.quantization_level,
     }
 

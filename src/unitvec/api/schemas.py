@@ -52,7 +52,7 @@ def _decode_surrogates(body: bytes) -> Any:
         raise InvalidRequest(f"invalid JSON: {error}") from None
 
 
-def _field(fields: dict[str, Any], key: str, kind: type, wanted: str) -> Any:
+def field(fields: dict[str, Any], key: str, kind: type, wanted: str) -> Any:
     """A field of a JSON type, None where it is absent or null."""
     value = fields.get(key)
     if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
@@ -66,7 +66,7 @@ def _shown(value: Any) -> str:
 
 def model_name(fields: dict[str, Any], *keys: str) -> str:
     """The first of ``keys`` that names a model, ``""`` where none does."""
-    names = [_field(fields, key, str, "a string") for key in keys]
+    names = [field(fields, key, str, "a string") for key in keys]
     return next((str(name) for name in names if name), "")
 
 
@@ -98,10 +98,10 @@ class EmbedRequest:
         """
         fields = decode(body)
         model = model_name(fields, "model")
-        truncate = _field(fields, "truncate", bool, "a boolean")
-        dimensions = _field(fields, "dimensions", int, "an integer") or 0
+        truncate = field(fields, "truncate", bool, "a boolean")
+        dimensions = field(fields, "dimensions", int, "an integer") or 0
         keep_alive = parse_keep_alive(fields.get("keep_alive"))
-        options = _field(fields, "options", dict, "an object") or {}
+        options = field(fields, "options", dict, "an object") or {}
         name = parse_name(model)
         texts = _texts(fields.get("input"))
         check_options(options)
@@ -125,9 +125,9 @@ class EmbeddingsRequest:
         """As :meth:`EmbedRequest.parse`."""
         fields = decode(body)
         model = model_name(fields, "model")
-        prompt = _field(fields, "prompt", str, "a string") or ""
+        prompt = field(fields, "prompt", str, "a string") or ""
         keep_alive = parse_keep_alive(fields.get("keep_alive"))
-        options = _field(fields, "options", dict, "an object") or {}
+        options = field(fields, "options", dict, "an object") or {}
         name = parse_name(model)
         check_options(options)
         return cls(model, name, prompt, keep_alive, integer_option(options, "num_ctx"))

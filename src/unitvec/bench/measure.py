@@ -119,11 +119,18 @@ class Bench:
         Raises:
             UnitvecError: it is not, and why.
         """
+        self.width = (await self.embed(self._texts.take("short", 1))).shape[1]
+
+    async def embed(self, texts: list[str]) -> FloatArray:
+        """The vectors of texts, by one request, outside any measurement.
+
+        Raises:
+            UnitvecError: there are none, and why.
+        """
         connection = Connection(self.endpoint, self._timeout)
         try:
             await connection.open()
-            (request,) = self.requests("short", 1, 1)
-            reply = await connection.post(request.body)
+            reply = await connection.post(self.request(texts).body)
         except OSError as error:
             raise UnitvecError(f"no server answers at {self.url}: {_reason(error)}") from None
         finally:
@@ -133,7 +140,7 @@ class Bench:
             answered = f"{self.url} answered {reply.status}" if reply.status else f"no answer from {self.url}"
             raise UnitvecError(f"{answered}: {said}" if said else answered)
         vectors, _ = self._protocol.answer(reply.body, reply.headers)
-        self.width = vectors.shape[1]
+        return vectors
 
     def requests(self, texts: str, batch: int, count: int) -> list[Request]:
         """``count`` requests of ``batch`` texts that were never sent before."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import click
 
 from unitvec import config, logs
 from unitvec.api.values import parse_duration
+from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
 from unitvec.errors import InvalidRequest
 from unitvec.store.name import Name
@@ -43,13 +47,6 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     show_envvar=True,
     show_default=True,
     help="Address to listen on: HOST, HOST:PORT or :PORT.",
-)
-@click.option(
-    "--origins",
-    envvar="OLLAMA_ORIGINS",
-    default="",
-    show_envvar=True,
-    help="Browser origins to let in besides local ones, separated by commas; * stands for anything.",
 )
 @click.option(
     "--keep-alive",
@@ -143,10 +140,10 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     show_default=True,
     help="How those lines look.",
 )
+@http_options
 def command(
     names: tuple[str, ...],
     host: str,
-    origins: str,
     keep_alive: float,
     context_length: int,
     max_queue: int,
@@ -158,6 +155,7 @@ def command(
     workers: int | None,
     log_level: str,
     log_format: str,
+    **http: Any,
 ) -> None:
     """Serve models over HTTP, with Ollama's API.
 
@@ -167,7 +165,10 @@ def command(
     from unitvec import server
 
     wanted = [Name.parse(name) for name in names]
+    certificates = tls(http)
     address = config.Address.parse(host)
+    if certificates:
+        address = dataclasses.replace(address, scheme="https")
     socket = server.listen(address)  # before anything that takes long
     stores = config.stores()
     for name in wanted:
@@ -178,7 +179,10 @@ def command(
     each = threads or min(cores, 4)
     settings = server.Settings(
         address=address,
-        origins=tuple(origins.split(",")),
+        door=door(http, loopback=address.is_loopback),
+        tls=certificates,
+        upstream=http["upstream"],
+        traces=http["traces"],
         keep_alive=keep_alive,
         context=context_length,
         max_queue=max_queue,

@@ -51,7 +51,7 @@ class Runner:
     ) -> None:
         self._batcher = batcher
         self._run = run
-        self._max_requests = max_requests
+        self.max_requests = max_requests
         self._max_tokens = max_tokens
         self._changed = threading.Condition()
         self._free = workers
@@ -101,7 +101,7 @@ class Runner:
         tokens = sum(map(len, ids))
         with self._changed:
             requests, waiting = self.waiting
-            if requests >= self._max_requests or (requests and waiting + tokens > self._max_tokens):
+            if requests >= self.max_requests or (requests and waiting + tokens > self._max_tokens):
                 self.counters.rejected += 1
                 raise Overloaded(BUSY)
             self.counters.requests += 1

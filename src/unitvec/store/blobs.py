@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.store import files
@@ -74,33 +75,16 @@ class Blobs:
             files.write(self.path(layer.digest), data)
         return layer
 
-    def receive(self, digest: str, chunks: Iterable[bytes]) -> bool:
-        """Keeps a stream as a blob if it is what it should be; False where the blob was here already.
+    def receive(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keeps a stream as a blob.
 
         Raises:
             InvalidRequest: its digest is another one; nothing is kept.
         """
-        target = self.path(digest)
-        if target.is_file():
-            return False
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=".tmp-")
-        try:
-            hasher = hashlib.sha256()
-            with os.fdopen(descriptor, "wb") as file:
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if (found := f"sha256:{hasher.hexdigest()}") != digest:
-                raise InvalidRequest(f'digest mismatch, expected "{digest}", got "{found}"')
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        files.sync_folder(self.root)
-        return True
+        with Incoming(self, digest) as incoming:
+            for chunk in chunks:
+                incoming.write(chunk)
+            incoming.keep()
 
     def adopt(self, layer: Layer, other: Blobs) -> None:
         """Takes a blob over from another store, by a link where the disk is the same.
@@ -138,6 +122,50 @@ class Blobs:
         except PermissionError:
             if os.name != "nt":
                 raise
+
+
+class Incoming:
+    """A blob that is being written; it has no name until it is kept.
+
+    Args:
+        blobs: where to.
+        digest: what it must turn out to be.
+    """
+
+    def __init__(self, blobs: Blobs, digest: str) -> None:
+        self._digest = digest
+        self._target = blobs.path(digest)
+        blobs.root.mkdir(parents=True, exist_ok=True)
+        self._hasher = hashlib.sha256()
+        descriptor, name = tempfile.mkstemp(dir=blobs.root, prefix=".tmp-")
+        self._temporary = Path(name)
+        self._file = os.fdopen(descriptor, "wb")
+
+    def write(self, chunk: bytes) -> None:
+        """Adds some bytes."""
+        self._hasher.update(chunk)
+        self._file.write(chunk)
+
+    def keep(self) -> None:
+        """Gives the blob its name.
+
+        Raises:
+            InvalidRequest: its digest is another one.
+        """
+        if (found := f"sha256:{self._hasher.hexdigest()}") != self._digest:
+            raise InvalidRequest(f'digest mismatch, expected "{self._digest}", got "{found}"')
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._temporary.chmod(0o644)
+        os.replace(self._temporary, self._target)
+        files.sync_folder(self._target.parent)
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 def chunks_of(path: Path, size: int = 1 << 20) -> Iterator[bytes]:

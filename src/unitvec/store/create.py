@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from typing import Any
 import orjson
 
 from unitvec import human
-from unitvec.checkpoint.checkpoint import Details
 from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.store import files, manifest
 from unitvec.store.folders import FolderStore
@@ -163,9 +161,10 @@ def _gguf(blobs: Mapping[str, str], store: OllamaStore, report: Report) -> tuple
     if not is_gguf:
         named = origin.endswith(".gguf")
         raise InvalidRequest("supplied file was not in GGUF format" if named else "unknown type")
-    gguf = importlib.import_module("unitvec.checkpoint.gguf")
+    from unitvec.checkpoint import gguf  # imported only where a file is read
+
     try:
-        details: Details = gguf.read(path).details
+        details = gguf.read(path).details
     except InvalidCheckpoint as error:
         raise InvalidRequest(error.message.replace(str(path), origin)) from None
     config = {

@@ -6,7 +6,6 @@ that all of unitvec's processes respect; a manifest is only written while all it
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -195,9 +194,9 @@ class OllamaStore:
             raise InvalidCheckpoint(
                 f"damaged model {name.short}: blob {models[0].digest} is missing or cut off; pull it again"
             )
-        gguf = importlib.import_module("unitvec.checkpoint.gguf")  # not needed to list models
-        checkpoint: Checkpoint = gguf.read(self.blobs.path(models[0].digest))
-        return checkpoint
+        from unitvec.checkpoint import gguf  # not needed to list models
+
+        return gguf.read(self.blobs.path(models[0].digest))
 
 
 def _read(path: Path, name: Name) -> Manifest:

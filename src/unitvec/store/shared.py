@@ -24,6 +24,7 @@ class _Job(Generic[T]):
         self._told: list[Progress] = []  # the last word on each step, for those who come later
         self._result: T | None = None
         self._error: BaseException | None = None
+        self._is_done = False
         self.is_abandoned = False
 
     def run(self) -> None:
@@ -32,6 +33,7 @@ class _Job(Generic[T]):
         except BaseException as error:
             self._error = error
         with self._lock:
+            self._is_done = True
             for listener in self._listeners:
                 listener.put(None)
 
@@ -40,6 +42,8 @@ class _Job(Generic[T]):
         with self._lock:
             for progress in self._told:
                 listener.put(progress)
+            if self._is_done:
+                listener.put(None)
             self._listeners.append(listener)
         return listener
 
@@ -82,10 +86,12 @@ class Shared(Generic[T]):
         """
         with self._lock:
             job = self._jobs.get(key)
+            is_new = job is None or job.is_abandoned
             if job is None or job.is_abandoned:
                 job = self._jobs[key] = _Job(work)
-                threading.Thread(target=self._run, args=(key, job), daemon=True, name=f"work-{key}").start()
-            listener = job.join()
+            listener = job.join()  # before it starts: work without listeners stops
+        if is_new:
+            threading.Thread(target=self._run, args=(key, job), daemon=True).start()
         try:
             while (progress := listener.get()) is not None:
                 report(progress)

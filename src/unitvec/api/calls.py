@@ -1,0 +1,87 @@
+"""What the handlers of every embedding route do: run the texts, while the caller is there, and note it for the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from unitvec.api.limits import Limits
+from unitvec.errors import ModelNotFound
+from unitvec.serving.batcher import Ids
+from unitvec.serving.service import Embeddings, Service
+from unitvec.store.name import Name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Embeds for HTTP.
+
+    Attributes:
+        service: runs the texts.
+        limits: what a request may ask for.
+    """
+
+    service: Service
+    limits: Limits
+
+    async def embed(
+        self, request: Request, model: str, name: Name, texts: Sequence[str] | Sequence[Ids], **options: Any
+    ) -> Embeddings:
+        """Vectors for a request whose body has been read.
+
+        Args:
+            request: who asks.
+            model: the model's name as it was sent.
+            name: the same, read.
+            texts: what to embed.
+            options: see :meth:`unitvec.serving.service.Service.embed`.
+
+        Raises:
+            ClientDisconnect: nobody is there to answer.
+            UnitvecError: as ``Service.embed``, or a limit was crossed.
+        """
+        self.limits.check(texts)
+        work = self.service.embed(name, texts, client=client_of(request), **options)
+        with named_as_sent(model):
+            answer = await while_connected(request, work)
+        request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}
+        return answer
+
+
+def client_of(request: Request) -> str | None:
+    """Whose turns a request takes: those of its key, else those of its address."""
+    return request.headers.get("authorization") or (request.client.host if request.client else None)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled if the client goes away; its body must have been read.
+
+    Raises:
+        ClientDisconnect: nobody is there to answer.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # says nothing else once the body is read
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+@contextlib.contextmanager
+def named_as_sent(model: str) -> Iterator[None]:
+    """A missing model is named as the caller wrote it."""
+    try:
+        yield
+    except ModelNotFound:
+        raise ModelNotFound(f'model "{model}" not found, try pulling it first') from None

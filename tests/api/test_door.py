@@ -1,0 +1,299 @@
+"""Who is let in and what he may ask for: keys, origins, hosts, limits, TLS, read-only."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Server, unitvec
+
+EMBED = {"model": "all-minilm", "input": "a"}
+
+
+def raw(server: Server, data: bytes, *, seconds: float = 20) -> bytes:
+    """All that the server answers to these bytes, until it closes the connection or says no more."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as peer:
+        with contextlib.suppress(OSError):
+            peer.sendall(data)
+        return read(peer)
+
+
+def read(peer: socket.socket) -> bytes:
+    parts = []
+    with contextlib.suppress(OSError):
+        while part := peer.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.fixture(scope="module")
+def locked(all_minilm: str, tmp_path_factory: pytest.TempPathFactory):
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("# those of the search team\n\nthird-key\n")
+    running = Server(all_minilm, "--api-key", "first-key", "--api-key", "second-key", "--api-key-file", str(keys))
+    yield running
+    running.close()
+
+
+def test_every_route_but_health_needs_a_key(locked: Server) -> None:
+    told = locked.client.get("/openapi.json", headers={"Authorization": "Bearer first-key"}).json()
+    for path, methods in told["paths"].items():
+        for method in methods:
+            reply = locked.client.request(method, path.replace("{model}", "all-minilm"), json={})
+            assert (reply.status_code == 401) == (not path.startswith("/health")), path
+    for path in ("/", "/docs", "/openapi.json", "/metrics", "/nowhere", "/api/pull", "/healthy"):
+        assert locked.client.get(path).status_code == 401, path
+
+
+def test_each_key_is_let_in_and_nothing_else(locked: Server) -> None:
+    for key in ("first-key", "second-key", "third-key"):
+        for authorization in (
+            f"Bearer {key}",
+            f"bearer {key}",
+            "Basic " + base64.b64encode(f"x:{key}".encode()).decode(),
+        ):
+            reply = locked.client.post("/api/embed", json=EMBED, headers={"Authorization": authorization})
+            assert reply.status_code == 200, authorization
+    wrong = [
+        "",
+        "Bearer",
+        "Bearer first-ke",
+        "Bearer first-key2",
+        "first-key",
+        "Basic !!",
+        "Basic Zmlyc3Qta2V5",
+    ]
+    for authorization in (*wrong, "Bearer # those of the search team", "Token first-key"):
+        reply = locked.client.post("/v1/embeddings", json=EMBED, headers={"Authorization": authorization})
+        assert reply.status_code == 401, authorization
+        assert reply.json()["error"]["type"] == "authentication_error"
+        assert reply.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_browser_is_asked_for_the_key(locked: Server) -> None:
+    reply = locked.client.get("/", headers={"Accept": "text/html"})
+    assert reply.status_code == 401
+    assert reply.headers["www-authenticate"].startswith("Basic")
+
+
+def test_a_key_file_without_a_key_is_no_open_door(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    done = unitvec("serve", "--api-key-file", str(tmp_path / "keys"), "--host", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert b"there is no key" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),  # a name that an attacker points at 127.0.0.1
+        ({"Host": "evil.example:11434"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:11434"}, 200),
+        ({"Host": "box.local"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost.evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1.evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Origin": "https://evil.example", "Content-Type": "text/plain"}, 403),  # a form's POST needs no preflight
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+def test_rebinding_and_other_sites(server: Server, path: str, headers: dict[str, str], status: int) -> None:
+    reply = server.client.post(path, json=EMBED, headers=headers)
+    assert reply.status_code == status
+    allowed = reply.headers.get("access-control-allow-origin")
+    assert allowed == (headers["Origin"] if "Origin" in headers and status == 200 else None)
+
+
+@pytest.fixture(scope="module")
+def strict(all_minilm: str):
+    limits = [
+        "--max-body",
+        "1",
+        "--max-texts",
+        "3",
+        "--max-text-length",
+        "50",
+        "--patience",
+        "0.5",
+        "--max-connections",
+        "8",
+    ]
+    running = Server(all_minilm, *limits)
+    running.client.close()  # its idle connection would count
+    running.client = httpx.Client(base_url=running.url, trust_env=False, headers={"Connection": "close"}, timeout=20)
+    yield running
+    running.close()
+
+
+def test_texts_and_their_length(strict: Server) -> None:
+    many = strict.client.post("/api/embed", json={"model": "all-minilm", "input": ["a"] * 4})
+    assert (many.status_code, many.json()["error"][:7]) == (400, "4 texts")
+    long = strict.client.post("/v1/embeddings", json={"model": "all-minilm", "input": "a" * 51})
+    assert long.status_code == 400
+    assert "51 characters" in long.json()["error"]["message"]
+    assert strict.client.post("/embed", json={"inputs": "a" * 51}).status_code == 413
+
+
+def test_a_body_over_the_limit(strict: Server) -> None:
+    body = b'{"model":"all-minilm","input":"' + b" " * (1 << 20) + b'"}'
+    assert strict.client.post("/api/embed", content=body).status_code == 413
+
+    def parts():
+        for at in range(0, len(body), 65536):
+            yield body[at : at + 65536]
+
+    assert strict.client.post("/api/embed", content=parts()).status_code == 413
+    told_only = raw(strict, b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n")
+    assert told_only.startswith(b"HTTP/1.1 413")
+
+
+def test_headers_over_the_limit(strict: Server) -> None:
+    head = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n"
+    whole = raw(strict, head + b"X-Long: " + b"a" * 70_000 + b"\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.1 431")
+    unending = raw(strict, head + b"X-Long: " + b"a" * 300_000)
+    assert unending.startswith(b"HTTP/1.1 431")
+    many = raw(strict, head + b"".join(b"X-%d: a\r\n" % n for n in range(20_000)) + b"\r\n")
+    assert many.startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"POST /api/em",
+        b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    ],
+    ids=["nothing", "half a line", "half a body", "half a chunk"],
+)
+def test_one_who_stops_sending(strict: Server, data: bytes) -> None:
+    assert raw(strict, data).startswith(b"HTTP/1.1 408")
+
+
+def test_one_who_drips(strict: Server) -> None:
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=20) as peer:
+        peer.sendall(b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                peer.sendall(b"x")
+                time.sleep(0.05)
+        assert read(peer).startswith(b"HTTP/1.1 408")
+
+
+def test_one_who_goes_on_sending_after_the_answer(strict: Server) -> None:
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=20) as peer:
+        peer.sendall(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+        answer = read(peer)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_connections(strict: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(socket.create_connection(("127.0.0.1", strict.port), 20)) for _ in range(16)]
+        answers = [read(peer) for peer in peers]
+    assert any(answer.startswith(b"HTTP/1.1 503") for answer in answers)
+    assert strict.client.get("/api/version").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"all-minilm","input":' + b"[" * 100_000,
+        b'{"model":"all-minilm","input":' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"a":' * 100_000,
+        b'{"model":"all-minilm","input":"a","dimensions":' + b"9" * 100_000 + b"}",
+        b'{"model":"all-minilm","input":"a","dimensions":1e999999}',
+        b'{"model":"all-minilm","input":"a","keep_alive":1e999}',
+        b'{"model":"all-minilm","input":"\xff\xfe"}',
+        b'{"model":"all-minilm","input":"\xed\xa0\x80"}',
+        b"\xef\xbb\xbf{}",
+        b'{"model":"all-minilm","input":"a"}x',
+        b'{"model":"all-minilm","input":"a",}',
+        b'{"model":"all-minilm","input":NaN}',
+        b'{"model":"all-minilm","input":"\\ud800","a":' + b"[" * 100_000,
+        b'{"model":"all-minilm","input":"\\ud800","a":' + b"9" * 100_000 + b"}",
+        b'{"model":"\x00","input":"a"}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/embed"])
+def test_json_that_is_no_request(server: Server, path: str, body: bytes) -> None:
+    reply = server.client.post(path, content=body)
+    assert reply.status_code in ((422,) if path == "/embed" else (400,)), reply.text
+    assert reply.json()["error"]
+    assert len(reply.content) < 2_000
+
+
+def test_megabytes_of_keys(server: Server) -> None:
+    keys = ",".join(f'"key{n}":{n}' for n in range(500_000))
+    reply = server.client.post("/api/embed", content=f'{{"model":"all-minilm",{keys}}}')
+    assert reply.status_code == 200
+    assert reply.json()["embeddings"] == []
+
+
+def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
+    one = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answer = raw(server, one * 20 + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 20
+    assert answer.count(b"HTTP/1.1 404") == 1
+
+
+def test_a_flood_of_pipelined_requests_is_cut_off(server: Server) -> None:
+    body = b'{"model":"all-minilm","input":"a"}'
+    one = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    answer = raw(server, one * 5_000)
+    assert 0 <= answer.count(b"HTTP/1.1 200") < 5_000
+    assert server.client.get("/api/version").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/sha256:0"]
+)
+def test_a_read_only_server_changes_nothing(read_only: Server, path: str) -> None:
+    method = "DELETE" if path == "/api/delete" else "POST"
+    reply = read_only.client.request(method, path, json={"model": "all-minilm"})
+    assert reply.status_code == 403
+    assert "read-only" in reply.json()["error"]
+    assert read_only.embed(input="a")["embeddings"]
+
+
+@pytest.fixture(scope="module")
+def read_only(all_minilm: str):
+    running = Server(all_minilm, "--read-only")
+    yield running
+    running.close()
+
+
+def test_tls(all_minilm: str, tmp_path: Path, start: Callable[..., Server]) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("openssl is not installed")
+    own = start(all_minilm, "--tls-cert", str(cert), "--tls-key", str(key), scheme="https", certificates=str(cert))
+    assert own.embed(input="a")["embeddings"]
+    for arguments in (["--tls-cert", str(cert)], ["--tls-cert", str(key), "--tls-key", str(key)]):
+        done = unitvec("serve", *arguments, "--host", "127.0.0.1:1")
+        assert done.returncode == 2
+        assert b"Traceback" not in done.stderr
