@@ -1,4 +1,4 @@
-"""The architectures once more, text by text in float64 numpy and in the words of their papers: what tests hold against."""
+"""The architectures once more, text by text in float64 numpy and in the words of their papers."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,21 @@ class Calls:
     service: Service
     limits: Limits
 
+    async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """The body of a request, parsed."""
+        body = await request.body()
+        began = time.perf_counter()
+        asked = parse(body)
+        self.service.counters.parse_seconds += time.perf_counter() - began
+        return asked
+
+    def write(self, content: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+        """An answer with vectors in it."""
+        began = time.perf_counter()
+        response = JSONResponse(content, headers=headers)
+        self.service.counters.write_seconds += time.perf_counter() - began
+        return response
+
     async def embed(
         self, request: Request, model: str, name: Name, texts: Sequence[str] | Sequence[Ids], **options: Any
     ) -> Embeddings:
@@ -55,20 +70,6 @@ class Calls:
             answer = await while_connected(request, work)
         request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}
         return answer
-
-    def parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        """What ``parse`` makes of a body, its time counted."""
-        began = time.perf_counter()
-        asked = parse(body)
-        self.service.counters.parse_seconds += time.perf_counter() - began
-        return asked
-
-    def write(self, content: Any, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """An answer with vectors in it, its time counted."""
-        began = time.perf_counter()
-        response = JSONResponse(content, headers=headers)
-        self.service.counters.write_seconds += time.perf_counter() - began
-        return response
 
 
 def client_of(request: Request) -> str | None:

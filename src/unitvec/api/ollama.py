@@ -55,7 +55,7 @@ class OllamaAPI:
     async def embed(self, request: Request) -> Response:
         """``POST /api/embed``."""
         began = time.perf_counter_ns()
-        asked = self._calls.parse(EmbedRequest.parse, await request.body())
+        asked = await self._calls.read(request, EmbedRequest.parse)
         answer = await self._calls.embed(
             request,
             asked.model,
@@ -79,7 +79,7 @@ class OllamaAPI:
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
-        asked = self._calls.parse(EmbeddingsRequest.parse, await request.body())
+        asked = await self._calls.read(request, EmbeddingsRequest.parse)
         answer = await self._calls.embed(
             request,
             asked.model,

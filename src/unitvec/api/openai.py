@@ -101,7 +101,7 @@ class OpenAIAPI:
 
     async def embeddings(self, request: Request) -> JSONResponse:
         """``POST /v1/embeddings``."""
-        asked = self._calls.parse(EmbeddingsRequest.parse, await request.body())
+        asked = await self._calls.read(request, EmbeddingsRequest.parse)
         answer = await self._calls.embed(request, asked.model, asked.name, asked.texts, dimensions=asked.dimensions)
         encode = as_base64 if asked.base64 else lambda vector: vector
         data = [
