@@ -130,5 +130,5 @@ def test_more_texts_than_the_matrix_shows(page) -> None:
 def test_the_description_of_the_api(page, server: Server) -> None:
     page.click("nav a >> text=API")
     page.wait_for_url(f"{server.url}/docs")
-    page.click("text=/v1/embeddings")
+    page.get_by_text("/v1/embeddings").click()
     assert "encoding_format" in page.inner_text("details[open]")
