@@ -1,6 +1,6 @@
 """llama.cpp's own server, as xllamacpp carries it.
 
-    python llama_server.py GGUF PORT THREADS
+python llama_server.py GGUF PORT THREADS
 """
 
 import signal

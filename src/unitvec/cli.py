@@ -13,6 +13,16 @@ from unitvec.errors import UnitvecError
 COMMANDS = {
     "serve": "Serve models over HTTP, with Ollama's API.",
     "embed": "Embed texts: arguments, or lines from standard input.",
+    "pull": "Fetch a model, or what has changed of it.",
+    "list": "List the models at hand.",
+    "show": "Show what a model is.",
+    "ps": "List the models that a running server has in memory.",
+    "stop": "Unload a model from a running server's memory.",
+    "cp": "Give a model another name as well.",
+    "rm": "Remove models.",
+    "create": "Make a model from a GGUF file, a folder, or another model.",
+    "push": "Send a model to a registry.",
+    "verify": "Compare a model's files with their digests, and its vectors with the reference.",
     "compare": "Compare vectors, tokens and speed with another server's.",
     "bench": "Measure a server: throughput, latency, and a lone query under bulk.",
 }

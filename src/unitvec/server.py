@@ -116,8 +116,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
         *OllamaAPI(calls, catalog).routes,
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
-        *OpsAPI(service, traffic).routes,
         *manage.routes(stores),
+        *OpsAPI(service, traffic).routes,
     ]
     gateway = None
     if settings.upstream:

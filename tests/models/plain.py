@@ -1,4 +1,4 @@
-"""The architectures once more, text by text in float64 numpy and in the words of their papers: what tests hold against."""
+"""The architectures once more, text by text in float64 numpy and in the words of their papers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def bert(model: Tiny, ids: list[int]) -> np.ndarray:
     everything = np.ones((len(ids), len(ids)), bool)
     for layer in range(LAYERS):
         w = Weights(model, f"blk.{layer}.")
-        q, k, v = (w.linear(name, x).reshape(len(ids), HEADS, WIDTH // HEADS) for name in ("attn_q", "attn_k", "attn_v"))
+        q, k, v = (
+            w.linear(name, x).reshape(len(ids), HEADS, WIDTH // HEADS) for name in ("attn_q", "attn_k", "attn_v")
+        )
         x = w.layer_norm("attn_output_norm", x + w.linear("attn_output", _attention(q, k, v, everything)))
         x = w.layer_norm("layer_output_norm", x + w.linear("ffn_down", _gelu(w.linear("ffn_up", x))))
     return x[0] if model.metadata["pooling_type"] == 2 else x.mean(0)

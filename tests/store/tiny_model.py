@@ -21,8 +21,31 @@ def write_model_folder(folder: Path, seed: int = 0) -> Path:
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3}
     Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
-    weights = np.random.default_rng(seed).standard_normal((4, 8)).astype(np.float32).tobytes()
-    entry = {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, len(weights)]}
-    header = json.dumps({"embeddings.word_embeddings.weight": entry}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + weights)
+    write_weights(folder / "model.safetensors", seed)
     return folder
+
+
+def write_weights(path: Path, seed: int) -> None:
+    layer = "encoder.layer.0."
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (4, 8),
+        "embeddings.position_embeddings.weight": (32, 8),
+        "embeddings.token_type_embeddings.weight": (2, 8),
+        "embeddings.LayerNorm.weight": (8,),
+        "embeddings.LayerNorm.bias": (8,),
+        f"{layer}attention.output.LayerNorm.weight": (8,),
+        f"{layer}attention.output.LayerNorm.bias": (8,),
+        f"{layer}output.LayerNorm.weight": (8,),
+        f"{layer}output.LayerNorm.bias": (8,),
+    }
+    linear = {"attention.self.query": (8, 8), "attention.self.key": (8, 8), "attention.self.value": (8, 8)}
+    linear |= {"attention.output.dense": (8, 8), "intermediate.dense": (16, 8), "output.dense": (8, 16)}
+    for name, shape in linear.items():
+        shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+    chance, header, data = np.random.default_rng(seed), {}, b""
+    for name, shape in shapes.items():
+        weights = chance.standard_normal(shape).astype(np.float32).tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(weights)]}
+        data += weights
+    described = json.dumps(header).encode()
+    path.write_bytes(len(described).to_bytes(8, "little") + described + data)

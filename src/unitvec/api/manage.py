@@ -18,7 +18,7 @@ from unitvec.api.calls import while_connected
 from unitvec.api.schemas import decode, field, model_name
 from unitvec.api.values import type_name
 from unitvec.errors import InvalidRequest, ModelNotFound, UnitvecError
-from unitvec.store import files
+from unitvec.store import files, sources
 from unitvec.store.blobs import Incoming
 from unitvec.store.create import Recipe, create
 from unitvec.store.manifest import is_digest
@@ -58,7 +58,10 @@ class _ManageAPI:
         fields = decode(await request.body())
         name = Name.parse(model_name(fields, "model", "name"))
         insecure = bool(field(fields, "insecure", bool, "a boolean"))
-        return await _answer(request, fields, lambda report: self._stores.pull(name, report, insecure=insecure))
+        source = field(fields, "source", str, "a string")  # not one of Ollama's
+        if source not in (None, *sources.KEYS):
+            raise InvalidRequest(f'"source" must be one of {", ".join(sources.KEYS)}')
+        return await _answer(request, fields, lambda report: self._stores.pull(name, report, source, insecure=insecure))
 
     async def push(self, request: Request) -> Response:
         """``POST /api/push``."""

@@ -70,7 +70,9 @@ class _Metadata:
 
 
 def _shown(value: object) -> str:
-    return "missing" if value is None else repr(value)[:80]
+    if value is None:
+        return "missing"
+    return repr(value)[:80] if isinstance(value, str | int | float) else f"of type {type(value).__name__}"
 
 
 def read(path: Path) -> Checkpoint:

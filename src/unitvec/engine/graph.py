@@ -40,7 +40,7 @@ class Graph:
     Attributes:
         onnx: the serialized ONNX model, its initializers declared and without data.
         parameters: by checkpoint name, numpy dtype name and shape of each initializer to be bound.
-        packed: those that are the matrix of a Gemm and nothing else: onnxruntime lays them out anew for itself.
+        packed: those that are the matrix of a Gemm and nothing else, which onnxruntime lays out anew for itself.
     """
 
     onnx: bytes

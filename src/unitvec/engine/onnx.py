@@ -85,23 +85,25 @@ class Engine:
         options.add_external_initializers(list(self._weights), bound)
         self._session = ort.InferenceSession(built.onnx, options, providers=["CPUExecutionProvider"])
         self.resident_bytes = sum(array.nbytes for array in self._weights.values())
-        if not self._release(built.packed, tensors):
-            self.resident_bytes += sum(self._weights[name].nbytes for name in built.packed)
+        if isinstance(tensors, Tensors):  # others may be somebody else's too
+            rest = [name for name in self._weights if name not in built.packed]
+            held = [name for group in (built.packed, rest) if not self._release(group, tensors) for name in group]
+        else:
+            held = list(self._weights)
+        self.resident_bytes += sum(self._weights[name].nbytes for name in held)
 
-    def _release(self, packed: list[str], tensors: Mapping[str, npt.NDArray[np.generic]]) -> bool:
-        """Give back the weights of which the session has made its own copy; False where it still reads them.
+    def _release(self, names: list[str], tensors: Tensors) -> bool:
+        """Give back weights of which the session has made copies of its own; False where it still reads them.
 
         Which those are is a matter of onnxruntime's version, so that it is tried: a text's vector must not change.
         """
-        if not isinstance(tensors, Tensors):  # somebody else may hold these arrays
-            return False
         probe = [np.linspace(0, self.spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
         before = self.run(probe)
-        if not before.any() or not memory.release(self._weights[name] for name in packed):
+        if not before.any() or not memory.release(self._weights[name] for name in names):
             return False
         if np.array_equal(self.run(probe), before, equal_nan=True):
             return True
-        for name in packed:
+        for name in names:
             if self._weights[name].flags.writeable:  # others are views into a file, which is still there
                 self._weights[name][...] = tensors[name]
         return False

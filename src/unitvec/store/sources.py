@@ -65,6 +65,7 @@ def fetch(name: Name, candidates: list[Source], report: Report) -> StoredModel:
             answers.append((source, error))
     if len(answers) == 1:
         raise answers[0][1]
-    kind = ModelNotFound if all(isinstance(error, ModelNotFound) for _, error in answers) else FetchFailed
+    missing = answers and all(isinstance(error, ModelNotFound) for _, error in answers)
+    kind = ModelNotFound if missing else FetchFailed
     tried = "; ".join(f"{source.label} ({error.message})" for source, error in answers)
     raise kind(f"cannot fetch {name.short}: tried {tried or 'nothing, no such source offers it'}")

@@ -23,6 +23,11 @@ _WORDS = {
 }
 
 
+def _shown(value: object) -> str:
+    """A value of any kind in a few words on one line."""
+    return repr(value)[:80] if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+
+
 class _Vocabulary:
     """The metadata under ``tokenizer.ggml.``, checked as it is taken.
 
@@ -56,7 +61,7 @@ class _Vocabulary:
         for name in names:
             if (number := self.get(name)) is not None:
                 if not isinstance(number, int) or not 0 <= number < len(self.tokens):
-                    raise ValueError(f"tokenizer.ggml.{name} is {number!r:.80}")
+                    raise ValueError(f"tokenizer.ggml.{name} is {_shown(number)}")
                 return number
         raise ValueError(f"tokenizer.ggml.{names[0]} is missing")
 
@@ -81,13 +86,13 @@ def build(metadata: dict[str, Any], size: int) -> Tokenizer:
     kind = vocabulary.get("model")
     family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise ValueError(f"tokenizer {kind!r:.80} is not supported; supported: {', '.join(_FAMILIES)}")
+        raise ValueError(f"tokenizer {_shown(kind)} is not supported; supported: {', '.join(_FAMILIES)}")
     try:
         return family(vocabulary)
-    except ValueError:
+    except (ValueError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"its tokenizer cannot be built: {error}") from None
+    except BaseException as error:  # the library raises nothing narrower, and panics are no Exception
+        raise ValueError(f"its tokenizer cannot be built: {' '.join(str(error).split())[:200]}") from None
 
 
 def _add_special_tokens(tokenizer: Tokenizer, vocabulary: _Vocabulary, tokens: list[str]) -> None:
@@ -196,11 +201,13 @@ def _byte_level(vocabulary: _Vocabulary) -> Tokenizer:
     """Byte-level BPE, as Qwen has it."""
     kind = vocabulary.get("pre")
     if kind not in _WORDS:
-        raise ValueError(f"tokenizer.ggml.pre {kind!r:.80} is not supported; supported: {', '.join(_WORDS)}")
+        raise ValueError(f"tokenizer.ggml.pre {_shown(kind)} is not supported; supported: {', '.join(_WORDS)}")
     merges = vocabulary.get("merges")
     if not isinstance(merges, list):
         raise ValueError("tokenizer.ggml.merges is not a list of strings")
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    if not all(right for _, right in pairs):
+        raise ValueError("tokenizer.ggml.merges has an entry that is not two parts")
     tokenizer = Tokenizer(models.BPE(vocabulary.ids(vocabulary.tokens), pairs))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,0 +1,154 @@
+"""unitvec against other servers, in turns: throughput, one by one, and a lone query under bulk.
+
+    bench/peers/install.sh VENVS MODEL_FOLDER
+    python bench/against_peers.py VENVS MODEL_FOLDER [--gguf FILE] [--json FILE] [--plot FILE]
+
+MODEL_FOLDER is all-minilm as sentence-transformers saves it: unitvec's data folder has it under folders/.
+All servers run at once and idle while another is measured. Each round measures each of them once;
+figures are medians of the rounds, and what counts is unitvec's ratio to the others. Whoever has no
+virtual environment in VENVS, or does not start, is left out and said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from servers import Others, Recipe, started
+from unitvec import config
+from unitvec.bench import load, machine, plot
+from unitvec.bench.measure import Bench
+from unitvec.bench.texts import Texts
+from unitvec.errors import UnitvecError
+
+# what is measured -> (kind of text, clients, texts a request)
+THROUGHPUT = {
+    "16 clients x 1 short, texts/s": ("short", 16, 1),
+    "1 client x 64 short, texts/s": ("short", 1, 64),
+    "16 clients x 1 passage, texts/s": ("passages", 16, 1),
+    "1 client x 64 passages, texts/s": ("passages", 1, 64),
+}
+HERE = Path(__file__).parent
+OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+
+Figures = dict[str, float]
+
+
+def recipes(venvs: Path, folder: Path, gguf: Path | None) -> list[Recipe]:
+    """unitvec, and the others that are installed."""
+    infinity = [
+        str(venvs / "infinity/bin/infinity_emb"), "v2", "--served-model-name", "all-minilm", "--device", "cpu",
+        "--host", "127.0.0.1", "--port", "{port}", "--url-prefix", "/v1", "--log-level", "warning",
+    ]  # fmt: skip
+    torch = [*infinity, "--engine", "torch", "--no-bettertransformer", "--model-id", str(folder)]
+    optimum = [*infinity, "--engine", "optimum", "--model-id", str(venvs / "onnx")]
+    handler = [str(venvs / "fastapi/bin/python"), str(HERE / "peers/fastapi_handler.py"), str(folder), "{port}"]
+    llama = [str(venvs / "llamacpp/bin/python"), str(HERE / "peers/llama_server.py"), str(gguf), "{port}",
+             str(config.available_cores())]  # fmt: skip
+    unitvec = [sys.executable, "-m", "unitvec", "serve", "all-minilm", "--host", "127.0.0.1:{port}"]
+    found = [Recipe("unitvec", "ollama", "all-minilm", unitvec)]
+    for recipe in (
+        Recipe("infinity, torch", "openai", "all-minilm", torch, OFFLINE),
+        Recipe("infinity, onnxruntime", "openai", "all-minilm", optimum, OFFLINE),
+        Recipe("llama.cpp, F16", "openai", "all-minilm", llama),
+        Recipe("FastAPI handler", "tei", "all-minilm", handler, OFFLINE),
+    ):
+        needed = [recipe.command[0], *(part for part in recipe.command if part.startswith(str(venvs)))]
+        if all(Path(part).exists() for part in needed) and (gguf or "llama" not in recipe.name):
+            found.append(recipe)
+        else:
+            print(f"{recipe.name}: not installed, left out")
+    return found
+
+
+def throughput(bench: Bench, seconds: float) -> Figures:
+    figures: Figures = {}
+    for name, (kind, clients, batch) in THROUGHPUT.items():
+        measured = load.run(bench.closed(kind, clients, batch, seconds))
+        figures[name] = measured.texts_per_second
+        figures["errors"] = figures.get("errors", 0) + measured.errors
+    one = load.run(bench.closed("short", 1, 1, seconds))
+    return figures | {"one by one, p50 ms": one.p50 * 1000, "one by one, p99 ms": one.p99 * 1000}
+
+
+def mix(bench: Bench, seconds: float) -> Figures:
+    measured = load.run(bench.mix(3 * seconds))
+    names = ("idle, p50 ms", "idle, p99 ms", "under bulk, p50 ms", "under bulk, p99 ms")
+    figures = dict(zip(names, (1000 * x for x in plot.latencies(measured)), strict=True))
+    return figures | {
+        "bulk alone, texts/s": measured.bulk_alone.texts_per_second,
+        "bulk with the query, texts/s": measured.bulk_with_query.texts_per_second,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("venvs", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gguf", type=Path, help="all-minilm for llama.cpp")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mix-rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="time for each measurement, about")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    if asked.plot:
+        plot.check()
+    rounds: dict[str, list[Figures]] = {}
+    mixes: dict[str, list[Figures]] = {}
+    with ExitStack() as stack:
+        servers: dict[str, Bench] = {}
+        groups = []
+        for recipe in recipes(asked.venvs, asked.folder, asked.gguf):
+            try:
+                servers[recipe.name], group = stack.enter_context(started(recipe, Texts(2)))
+                groups.append(group)
+            except UnitvecError as error:
+                print(f"{recipe.name}: left out: {error.message}")
+        for bench in servers.values():
+            throughput(bench, asked.seconds / 6)  # fills buffers
+        others = Others(groups)
+        for rounds_of, of, count in ((rounds, throughput, asked.rounds), (mixes, mix, asked.mix_rounds)):
+            for number in range(1, count + 1):
+                for name, bench in servers.items():
+                    others.share()
+                    figures = of(bench, asked.seconds)
+                    figures["others, share of the machine"] = others.share()
+                    rounds_of.setdefault(name, []).append(figures)
+                print(f"{of.__name__}, round {number} of {count}", flush=True)
+    medians = {name: _medians(rounds[name]) | _medians(mixes.get(name, [])) for name in rounds}
+    print(table(medians))
+    if asked.json:
+        report = {"machine": machine.describe(), "medians": medians, "rounds": rounds, "mixes": mixes}
+        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+    if asked.plot:
+        names = ("idle, p50 ms", "idle, p99 ms", "under bulk, p50 ms", "under bulk, p99 ms")
+        plot.draw({name: tuple(of[key] / 1000 for key in names) for name, of in medians.items()}, asked.plot)
+
+
+def _medians(rounds: list[Figures]) -> Figures:
+    return {name: median(figures[name] for figures in rounds) for name in rounds[0]} if rounds else {}
+
+
+def table(medians: dict[str, Figures]) -> str:
+    """In Markdown; in brackets how unitvec compares: times as fast."""
+    ours = medians["unitvec"]
+    lines = ["| | " + " | ".join(medians) + " |", "|---|" + "---:|" * len(medians)]
+    for what in ours:
+        cells = []
+        for name, figures in medians.items():
+            value = figures[what]
+            better = value / ours[what] if what.endswith("ms") and ours[what] else ours[what] / value if value else 0
+            compare = name != "unitvec" and what.endswith(("ms", "texts/s"))
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 1 else f"{value:.1f}"
+            cells.append(f"{shown} ({better:.1f} x)" if compare else shown)
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

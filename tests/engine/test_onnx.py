@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import tiny
+from unitvec.checkpoint import gguf
+from unitvec.checkpoint.checkpoint import Tensors
+from unitvec.engine import memory
+from unitvec.engine.onnx import Engine, pack
+from unitvec.errors import InvalidCheckpoint
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.qwen3().write(tmp_path_factory.mktemp("engine") / "model.gguf", "Q8_0")
+
+
+def test_pack() -> None:
+    batch = pack([[5, 6, 7, 8, 9], [1]], block=2)
+    assert batch["ids"].tolist() == [5, 6, 7, 8, 9, 1]
+    assert batch["texts"].tolist() == [0, 0, 0, 0, 0, 1]
+    assert batch["positions"].tolist() == [0, 1, 2, 3, 4, 0]
+    assert batch["spread"].shape == (2, 5)
+    assert batch["blocks"].shape == (3, 2, 2)
+    assert batch["block_places"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    rows = batch["blocks"].reshape(-1)[batch["slots"]]
+    assert rows.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_kept_graph_starts_without_the_graph_builder(file: Path, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from unitvec.checkpoint import gguf
+from unitvec.engine.onnx import Engine
+checkpoint = gguf.read(Path({str(file)!r}))
+engine = Engine(checkpoint.spec, checkpoint.tensors, threads=1, cache_dir=Path({str(tmp_path)!r}))
+print(engine.run([[4, 5]])[0, :4].tolist(), "onnxscript" in sys.modules, "gguf" in sys.modules)
+"""
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
+    vectors = [run.stdout.decode().split("]")[0] for run in runs]
+    assert vectors[0] == vectors[1]
+    assert [run.stdout.decode().split("]")[1].split() for run in runs] == [["True", "False"], ["False", "False"]]
+
+
+def copies(path: Path) -> tuple[Tensors, dict[str, np.ndarray]]:
+    """A file's weights, and a look at what an engine was given of them."""
+    tensors = gguf.read(path).tensors
+    given: dict[str, np.ndarray] = {}
+
+    def give(name: str) -> np.ndarray:
+        return given.setdefault(name, np.array(tensors[name]))
+
+    return Tensors({name: partial(give, name) for name in tensors}), given
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gives memory back on Linux only")
+def test_weights_are_held_once(file: Path) -> None:
+    checkpoint = gguf.read(file)
+    tensors, given = copies(file)
+    engine = Engine(checkpoint.spec, tensors, threads=1)
+    assert engine.resident_bytes == sum(array.nbytes for array in given.values())
+    before = engine.run([[4, 5, 6]])
+    for array in given.values():
+        array[...] = 1
+    assert np.array_equal(engine.run([[4, 5, 6]]), before)
+
+
+def test_weights_that_are_still_read_are_put_back(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that reads the bound arrays on every run, as other versions of onnxruntime may."""
+    checkpoint = gguf.read(file)
+    want = {name: np.array(checkpoint.tensors[name]) for name in checkpoint.tensors}
+    tensors = Tensors({name: partial(np.array, checkpoint.tensors[name]) for name in checkpoint.tensors})
+
+    def zero(arrays: Iterable[np.ndarray]) -> bool:
+        for array in arrays:
+            array[...] = 0
+        return True
+
+    def run(self: Engine, _: object) -> np.ndarray:
+        return np.array([[float(array.sum()) for array in self._weights.values()]])
+
+    monkeypatch.setattr(memory, "release", zero)
+    monkeypatch.setattr(Engine, "run", run)
+    engine = Engine(checkpoint.spec, tensors, threads=1)
+    assert all(np.array_equal(engine._weights[name], want[name]) for name in want)
+    assert engine.resident_bytes == 2 * sum(array.nbytes for array in want.values())
+
+
+def test_arrays_that_somebody_else_holds_stay_as_they_are(file: Path) -> None:
+    checkpoint = gguf.read(file)
+    mine = {name: np.array(checkpoint.tensors[name]) for name in checkpoint.tensors}
+    before = {name: array.copy() for name, array in mine.items()}
+    Engine(checkpoint.spec, mine, threads=1).run([[4]])
+    assert all(np.array_equal(mine[name], before[name]) for name in mine)
+
+
+def test_wrong_weights_are_refused(file: Path) -> None:
+    checkpoint = gguf.read(file)
+    weights = dict(checkpoint.tensors)
+    with pytest.raises(InvalidCheckpoint, match=r"lack 'norm\.weight'"):
+        Engine(checkpoint.spec, {k: v for k, v in weights.items() if k != "norm.weight"}, threads=1)
+    with pytest.raises(InvalidCheckpoint, match=r"'norm\.weight' is float32 \[3\]"):
+        Engine(checkpoint.spec, weights | {"norm.weight": np.zeros(3, np.float32)}, threads=1)
+    with pytest.raises(InvalidCheckpoint, match="is float64"):
+        Engine(checkpoint.spec, weights | {"norm.weight": np.zeros(tiny.WIDTH)}, threads=1)
+
+
+def test_several_threads_may_run_it_at_once(file: Path) -> None:
+    checkpoint = gguf.read(file)
+    engine = Engine(checkpoint.spec, checkpoint.tensors, threads=1)
+    texts = [[[4 + n, 5, 6]] for n in range(8)]
+    want = [engine.run(text) for text in texts]
+    got: dict[int, list[np.ndarray]] = {}
+
+    def work(number: int) -> None:
+        got[number] = [engine.run(texts[number]) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(vector, want[n]) for n in range(8) for vector in got[n])
+
+
+def test_the_footprint_grows_no_faster_than_the_text_where_scores_would_square(file: Path) -> None:
+    checkpoint = gguf.read(file)
+    engine = Engine(checkpoint.spec, checkpoint.tensors, threads=1)
+    one, eight = engine.footprint([20_000]), engine.footprint([160_000])
+    assert one < eight < 9 * one
+    assert engine.footprint([100, 100]) < engine.footprint([100] * 8)
+    assert engine.footprint([10, 1000]) > engine.footprint([505, 505]) - 4 * 1010 * 1000  # padding counts
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from unitvec.checkpoint import gguf
+from unitvec.engine.onnx import Engine
+checkpoint = gguf.read(Path(sys.argv[1]))
+engine = Engine(checkpoint.spec, checkpoint.tensors, threads=2)
+engine.run([[4] * 64])
+now = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+length = 12_000
+before = now()
+engine.run([np.full(length, 5)])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(peak - before, now() - before, engine.footprint([length]), 4 * 4 * length**2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_long_texts_run_in_bounded_memory_and_give_it_back(file: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", _PEAK, file], capture_output=True, check=True)
+    peak, kept, footprint, scores = map(int, run.stdout.split())
+    assert scores > 2 << 30  # what attention at once would take
+    assert peak < 1.5 * footprint + (64 << 20)
+    assert kept < 64 << 20
