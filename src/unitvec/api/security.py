@@ -115,5 +115,6 @@ class DoorMiddleware:
         await answer(scope, receive, send if origin is None and not preflight else send_marked)
 
     def _origin_allowed(self, origin: str, headers: Headers) -> bool:
-        own_page = bool(origin) and _split(origin)[0] == headers.get("host")
+        place = _split(origin)[0]
+        own_page = bool(place) and place == headers.get("host")
         return own_page or self._origins.fullmatch(origin) is not None
