@@ -37,6 +37,8 @@ HEADERS = [
     b"Accept: text/html",
     b"Range: bytes=0-1",
 ]
+# Behind each: where all before it was whole, the connection ends with its answer.
+LAST = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def mutated(data: bytes, choose: random.Random) -> bytes:
@@ -97,7 +99,7 @@ def request(choose: random.Random) -> bytes:
 
 def exchange(server: Server, choose: random.Random) -> bytes:
     """One to three requests on one connection, sent in pieces; all that comes back until nothing more can."""
-    data = b"".join(request(choose) for _ in range(choose.choice([1, 1, 1, 2, 3])))
+    data = b"".join(request(choose) for _ in range(choose.choice([1, 1, 1, 2, 3]))) + LAST
     parts = []
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
         with contextlib.suppress(OSError):
@@ -105,9 +107,18 @@ def exchange(server: Server, choose: random.Random) -> bytes:
                 piece = choose.choice([len(data), len(data), choose.randint(1, 40)])
                 peer.sendall(data[:piece])
                 data = data[piece:]
-            peer.shutdown(socket.SHUT_WR)
+        peer.settimeout(0.05)
         with contextlib.suppress(ConnectionResetError):
-            while part := peer.recv(65536):
+            while True:
+                try:
+                    part = peer.recv(65536)
+                except TimeoutError:  # a request is not whole: say that no more of it comes
+                    peer.settimeout(20)
+                    with contextlib.suppress(OSError):
+                        peer.shutdown(socket.SHUT_WR)
+                    continue
+                if not part:
+                    break
                 parts.append(part)
     return b"".join(parts)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,3 +132,15 @@ def test_the_description_of_the_api(page, server: Server) -> None:
     page.wait_for_url(f"{server.url}/docs")
     page.get_by_text("/v1/embeddings").click()
     assert "encoding_format" in page.inner_text("details[open]")
+
+
+def test_a_key_is_the_password(browser, start: Callable[..., Server]) -> None:
+    locked = start("all-minilm", "--api-key", "open-sesame")
+    context = browser.new_context(http_credentials={"username": "anyone", "password": "open-sesame"})
+    opened = context.new_page()
+    opened.goto(locked.url)
+    sync_api.expect(opened.locator("#model option")).to_have_count(1)
+    embed(opened)
+    assert opened.inner_text("#told").startswith("7 texts, ")
+    sync_api.expect(opened.locator("#memory")).to_have_text(re.compile(r"\d [MG]iB$"))
+    context.close()
