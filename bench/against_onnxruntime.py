@@ -111,7 +111,7 @@ class Comparison:
         """The server's share of onnxruntime's throughput, on the same texts."""
         requests = self.bench.requests(kind, batch, max(clients, round(self.pace[kind] * self.seconds / batch)))
         ids = self.yardstick.encode([text for request in requests for text in request.texts])
-        own = self.yardstick.tokens_per_second(kind, ids)
+        own = self.yardstick.tokens_per_second(ids)
         served = load.run(self.bench.closed_of(kind, requests, clients))
         assert not served.errors, served.failures
         assert served.tokens == sum(map(len, ids)), "the server counts other tokens"
@@ -157,7 +157,7 @@ def main() -> None:
         comparison = Comparison(bench, Yardstick(asked.model), texts, asked.seconds / 4)
         cases = [comparison.one_by_one, comparison.many_clients, comparison.batches_of_short,
                  comparison.batches_of_passages, comparison.mix, comparison.vectors]  # fmt: skip
-        for case in cases[:-2]:  # finds batch sizes and speeds, fills buffers
+        for case in cases[:-2]:  # finds speeds, fills buffers
             case()
         comparison.seconds = asked.seconds
         others = Others([group])

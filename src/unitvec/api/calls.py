@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from unitvec.api.answers import JSONResponse
 from unitvec.api.limits import Limits
 from unitvec.errors import ModelNotFound
 from unitvec.serving.batcher import Ids
@@ -30,6 +32,21 @@ class Calls:
 
     service: Service
     limits: Limits
+
+    async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """The body of a request, parsed."""
+        body = await request.body()
+        began = time.perf_counter()
+        asked = parse(body)
+        self.service.counters.parse_seconds += time.perf_counter() - began
+        return asked
+
+    def write(self, content: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+        """An answer with vectors in it."""
+        began = time.perf_counter()
+        response = JSONResponse(content, headers=headers)
+        self.service.counters.write_seconds += time.perf_counter() - began
+        return response
 
     async def embed(
         self, request: Request, model: str, name: Name, texts: Sequence[str] | Sequence[Ids], **options: Any
