@@ -198,14 +198,18 @@ def _numbers(tensors: dict[str, gguf_file.Tensor], spec: ModelSpec, table: str) 
         pages.release([tensor.raw])  # of the file's map: it is not read again
         return numbers
 
+    def unwoven(tensor: gguf_file.Tensor, part: slice) -> npt.NDArray[np.uint8]:
+        numbers = np.ascontiguousarray(tensor.raw.reshape(-1, tensor.form.bytes)[:, part])
+        pages.release([tensor.raw])
+        return numbers
+
     made = {name: plain(tensor) for name, tensor in tensors.items()}
     rows = tensors[f"{table}.weight"]
     match spec.transformer.table:
         case "int8":
-            blocks = rows.raw.reshape(-1, rows.form.bytes)
-            width = (rows.shape[0], rows.shape[1] // Q8_BLOCK)
-            made[f"{table}.weight"] = lambda: np.ascontiguousarray(blocks[:, 2:]).view(np.int8).reshape(rows.shape)
-            made[f"{table}.scale"] = lambda: np.ascontiguousarray(blocks[:, :2]).view(np.float16).reshape(width)
+            scales = (rows.shape[0], rows.shape[1] // Q8_BLOCK)
+            made[f"{table}.scale"] = lambda: unwoven(rows, slice(0, 2)).view(np.float16).reshape(scales)
+            made[f"{table}.weight"] = lambda: unwoven(rows, slice(2, None)).view(np.int8).reshape(rows.shape)
         case "float16" if rows.form.name == "F16":
             made[f"{table}.weight"] = lambda: rows.raw.view(np.float16).reshape(rows.shape)
         case "float16":

@@ -86,7 +86,7 @@ class Engine:
             self.resident_bytes += stage.settle(own, values)
             values |= stage.run(values, None)
             self._stages.append(stage)
-        pages.trim()
+            pages.trim()
 
     def footprint(self, lengths: Sequence[int]) -> int:
         """About how many bytes :meth:`run` takes for texts of these lengths in tokens, weights aside."""
