@@ -28,7 +28,7 @@ from unitvec.api.ops import OpsAPI
 from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
-from unitvec.errors import ModelNotFound, UnitvecError
+from unitvec.errors import UnitvecError
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
@@ -60,6 +60,7 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    auto_pull: bool
     cache_bytes: int
     threads: int
     workers: int
@@ -158,11 +159,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
 def _service(settings: Settings, stores: Stores) -> Service:
     counters = Counters()
 
-    def find(name: Name) -> StoredModel:
-        stored = stores.find(name)
-        if stored is None:
-            raise ModelNotFound(f"model '{name.short}' not found")
-        return stored
+    # Concurrent calls pull a model once.
+    find = stores.fetch if settings.auto_pull else stores.get
 
     def load(stored: StoredModel) -> LoadedModel:
         began = time.monotonic()

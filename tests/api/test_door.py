@@ -98,6 +98,7 @@ def test_a_key_file_without_a_key_is_no_open_door(tmp_path: Path) -> None:
         ({"Host": "evil.example:11434"}, 403),
         ({"Host": "127.0.0.1.evil.example"}, 403),
         ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "["}, 403),
         ({"Host": "localhost"}, 200),
         ({"Host": "[::1]:11434"}, 200),
         ({"Host": "box.local"}, 200),
@@ -105,6 +106,7 @@ def test_a_key_file_without_a_key_is_no_open_door(tmp_path: Path) -> None:
         ({"Origin": "http://localhost.evil.example"}, 403),
         ({"Origin": "http://127.0.0.1.evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://localhost:3000"}, 200),
         ({"Origin": "https://evil.example", "Content-Type": "text/plain"}, 403),  # a form's POST needs no preflight
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.conftest import Server
 
@@ -82,3 +84,11 @@ def test_the_root_is_a_page_for_browsers_only(server: Server) -> None:
     assert "src=" not in page.text.replace("src='http", "")
     assert server.client.get("/", headers={"Accept": "*/*"}).text == "Ollama is running"
     assert server.client.head("/").status_code == 200
+
+
+def test_the_dashboard_and_the_documentation_name_metrics_that_are_there(server: Server) -> None:
+    told = set(re.findall(r"# TYPE (\S+) ", server.client.get("/metrics").text))
+    root = Path(__file__).parents[2]
+    for path in ("deploy/grafana.json", "docs/operations.md"):
+        named = re.findall(r"\b(?:unitvec|process)_[a-z_]+[a-z]\b", (root / path).read_text())
+        assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= told, path

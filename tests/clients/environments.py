@@ -42,7 +42,7 @@ class Client:
         elif self.script.endswith(".mjs"):
             command = ["node"]
         else:
-            command = [str(_python(f"{self.package}=={self.version}", *self.needs))]
+            command = [str(python(f"{self.package}=={self.version}", *self.needs))]
         script = SCRIPTS / self.script
         if self.script.endswith(".mjs"):  # node looks for packages beside the script
             folder = _npm(f"{self.package}@{self.version}")
@@ -64,19 +64,20 @@ def _folder(wanted: str) -> Path:
     return base / f"{wanted.replace('/', '_')}-{key}"
 
 
-def _python(*wanted: str) -> Path:
+def python(*wanted: str) -> Path:
+    """The interpreter of an environment that has these packages."""
     folder = _folder("+".join(wanted))
-    python = folder / "bin" / "python"
+    interpreter = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         if uv := shutil.which("uv"):
             _quietly(uv, "venv", "-q", "--python", sys.executable, str(folder))
-            _quietly(uv, "pip", "install", "-q", "--python", str(python), *wanted)
+            _quietly(uv, "pip", "install", "-q", "--python", str(interpreter), *wanted)
         else:
             _quietly(sys.executable, "-m", "venv", str(folder))
-            _quietly(str(python), "-m", "pip", "install", "-q", *wanted)
+            _quietly(str(interpreter), "-m", "pip", "install", "-q", *wanted)
         (folder / "complete").touch()
-    return python
+    return interpreter
 
 
 def _npm(wanted: str) -> Path:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -99,6 +100,16 @@ def test_keep_alive_is_acted_on(start: Callable[..., Server]) -> None:
     assert resident() == []
 
 
+def test_a_missing_model_is_pulled_when_that_is_asked_for(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start("--auto-pull", environment={"UNITVEC_HOME": str(tmp_path)})
+    asked = [threading.Thread(target=server.embed, kwargs={"input": f"text {n}"}) for n in range(3)]
+    for thread in asked:
+        thread.start()
+    for thread in asked:
+        thread.join()
+    assert [model["name"] for model in server.client.get("/api/tags").json()["models"]] == ["all-minilm:latest"]
+
+
 def test_past_the_queues_bound_the_answer_is_503_at_once(start: Callable[..., Server]) -> None:
     server = start("all-minilm", environment={"OLLAMA_MAX_QUEUE": "2"})
     body = {"model": "all-minilm", "input": ["word " * 250] * 64}
@@ -128,8 +139,6 @@ def test_damaged_weights_are_one_line(all_minilm: str, tmp_path: object) -> None
 
     stored = config.stores().find(Name.parse(all_minilm))
     assert stored is not None
-    from pathlib import Path
-
     weights = Path(stored.weights) / "model.safetensors"
     whole = weights.read_bytes()
     try:

@@ -3,18 +3,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import OrtValue
 
 from tests.models import tiny
+from unitvec import pages
 from unitvec.checkpoint import gguf
 from unitvec.checkpoint.checkpoint import Tensors
-from unitvec.engine import memory
+from unitvec.engine import stages
 from unitvec.engine.onnx import Engine, pack
+from unitvec.engine.stage import LoadedStage, Values
 from unitvec.errors import InvalidCheckpoint
 
 
@@ -85,14 +88,34 @@ def test_weights_that_are_still_read_are_put_back(file: Path, monkeypatch: pytes
             array[...] = 0
         return True
 
-    def run(self: Engine, _: object) -> np.ndarray:
-        return np.array([[float(array.sum()) for array in self._weights.values()]])
+    sums: list[np.ndarray] = []
 
-    monkeypatch.setattr(memory, "release", zero)
-    monkeypatch.setattr(Engine, "run", run)
+    def run(self: LoadedStage, *_: object) -> Values:
+        sums.append(np.array([float(array.sum()) for array in self.weights.values()]))
+        return {"embeddings": OrtValue.ortvalue_from_numpy(sums[-1])}
+
+    monkeypatch.setattr(pages, "release", zero)
+    monkeypatch.setattr(LoadedStage, "run", run)
     engine = Engine(checkpoint.spec, tensors, threads=1)
-    assert all(np.array_equal(engine._weights[name], want[name]) for name in want)
+    (stage,) = engine._stages
+    assert all(np.array_equal(stage.weights[name], want[name]) for name in want)
     assert engine.resident_bytes == 2 * sum(array.nbytes for array in want.values())
+
+
+@pytest.mark.parametrize("make", [tiny.bert, tiny.qwen3, tiny.gemma3])
+def test_a_model_in_stages_is_the_same_model(
+    make: Callable[[], tiny.Tiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = gguf.read(make().write(tmp_path / "model.gguf", "BF16"))
+    texts = [[4, 5, 6], list(range(40)), [1]]
+    whole = Engine(checkpoint.spec, checkpoint.tensors, threads=1)
+    monkeypatch.setattr(stages, "_SMALLEST", 0)
+    parts = Engine(checkpoint.spec, checkpoint.tensors, threads=1, cache_dir=tmp_path)
+    assert len(parts._stages) >= 3
+    assert parts.resident_bytes == whole.resident_bytes
+    kept = Engine(checkpoint.spec, checkpoint.tensors, threads=1, cache_dir=tmp_path)
+    for engine in (parts, kept):
+        np.testing.assert_allclose(engine.run(texts), whole.run(texts), rtol=1e-5, atol=1e-6)
 
 
 def test_arrays_that_somebody_else_holds_stay_as_they_are(file: Path) -> None:

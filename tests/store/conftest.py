@@ -1,20 +1,12 @@
 import os
-import random
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_registry import Proxy, proxy_to, publish, running_registry
+from real_registry import LAYERS, Proxy, proxy_to, publish, running_registry
 from tiny_model import write_model_folder
-
-WEIGHTS = random.Random(7).randbytes(40 << 20)  # three ranges
-PARAMS = b'{"num_ctx":256}'
-LAYERS = {
-    "application/vnd.ollama.image.model": WEIGHTS,
-    "application/vnd.ollama.image.params": PARAMS,
-}
 
 
 @pytest.fixture

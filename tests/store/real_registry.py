@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import json
+import random
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,15 @@ from urllib.parse import urlsplit
 import httpx
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+# What library/m of the registry is made of.
+WEIGHTS = random.Random(7).randbytes(40 << 20)  # three ranges
+PARAMS = b'{"num_ctx":256}'
+LAYERS = {
+    "application/vnd.ollama.image.model": WEIGHTS,
+    "application/vnd.ollama.image.params": PARAMS,
+}
 
 
 def sha256(data: bytes) -> str:
@@ -112,10 +123,11 @@ class Faults:
 class Proxy:
     """Stands in front of ``upstream``. ``asked`` is what came by."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
         self.upstream = upstream
         self.faults = Faults()
         self.asked: list[Asked] = []
+        self.hosts: list[str] = []
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -134,6 +146,8 @@ class Proxy:
             do_GET = do_HEAD = answer  # noqa: N815
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
@@ -152,6 +166,9 @@ class Proxy:
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         headers, faults = handler.headers, self.faults
+        if handler.path.startswith("http://"):  # asked as a client asks the proxy of its environment
+            self.hosts.append(urlsplit(handler.path).netloc)
+            handler.path = urlsplit(handler.path).path
         asked = Asked(handler.command, handler.path, headers.get("range"), headers.get("authorization"))
         self.asked.append(asked)
         if urlsplit(handler.path).path == "/token":
@@ -213,12 +230,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy_to(upstream: str) -> Iterator[Proxy]:
-    proxy = Proxy(upstream)
+def proxy_to(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    proxy = Proxy(upstream, tls)
     try:
         yield proxy
     finally:
         proxy.close()
-
-
-ProxyMaker = Callable[[str], Proxy]

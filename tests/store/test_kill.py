@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from real_registry import Proxy, sha256
+from real_registry import LAYERS, WEIGHTS, Proxy, sha256
 
-from conftest import LAYERS, WEIGHTS
 from unitvec.store.ollama import OllamaStore
 
 PULL = """

@@ -7,11 +7,9 @@ from pathlib import Path
 import httpx
 import ollama
 import pytest
-from real_registry import Proxy, sha256
+from real_registry import PARAMS, WEIGHTS, Proxy, sha256
 from tests.conftest import Server
 from tiny_model import write_model_folder
-
-from conftest import PARAMS, WEIGHTS
 
 GGUF = Path(__file__).parents[3] / "shared" / "models" / "all-minilm-f16.gguf"
 
@@ -41,6 +39,9 @@ def put_folder(server: Server, name: str, folder: Path, **parameters: object) ->
     }
     body = {"model": name, "files": files, "parameters": parameters}
     assert lines(server.client.post("/api/create", json=body))[-1] == {"status": "success"}
+
+
+ZEROS = "sha256:" + "0" * 64
 
 
 def names(server: Server) -> list[str]:
@@ -139,7 +140,7 @@ def test_create_copy_embed_delete(running: Server, tmp_path: Path) -> None:
     [
         ("POST", "/api/create", {"model": "q"}, 400, "neither 'from' or 'files' was specified"),
         ("POST", "/api/create", {"model": "a//b", "from": "x"}, 400, "invalid model name"),
-        ("POST", "/api/create", {"model": "q", "files": {"../x": "sha256:" + "0" * 64}}, 400, "file path must be relative"),  # noqa: E501
+        ("POST", "/api/create", {"model": "q", "files": {"../x": ZEROS}}, 400, "file path must be relative"),
         ("POST", "/api/create", {"model": "q", "files": {"x.gguf": ""}}, 400, "invalid digest format"),
         ("POST", "/api/create", {"model": "q", "files": {"x.gguf": 3}}, 400, '"files" must be'),
         ("POST", "/api/create", {"model": "q", "from": 3}, 400, '"from" must be a string'),

@@ -1,13 +1,17 @@
 """Pulling from a real registry, through a proxy that misbehaves."""
 
+import contextlib
 import json
+import shutil
+import ssl
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_registry import Proxy, proxy_to, publish, sha256
+from real_registry import LAYERS, PARAMS, WEIGHTS, Proxy, proxy_to, publish, sha256
 
-from conftest import LAYERS, PARAMS, WEIGHTS
 from unitvec.errors import FetchFailed, ModelNotFound, NoSpace
 from unitvec.store import files
 from unitvec.store.model import StoredModel
@@ -197,6 +201,42 @@ def test_insecure_needs_no_scheme(store: OllamaStore, proxy: Proxy) -> None:
     assert_whole(store)
 
 
+@pytest.fixture
+def secure(tmp_path: Path, registry: str) -> Iterator[tuple[Proxy, Path]]:
+    """A registry behind TLS, and the certificate of the private authority that vouches for it."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=private", "-addext", "subjectAltName=IP:127.0.0.1"]
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with proxy_to(registry, tls) as made:
+        yield made, certificate
+
+
+def test_a_private_authority(store: OllamaStore, secure: tuple[Proxy, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, certificate = secure
+    name = Name.parse(f"{proxy.host}/library/m")
+    with pytest.raises(FetchFailed, match=r"^pull model manifest: .*certificate not trusted"):
+        pull_model(name, store, silent)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    pull_model(name, store, silent)
+    assert_whole(store)
+
+
+def test_insecure_takes_any_certificate(store: OllamaStore, secure: tuple[Proxy, Path]) -> None:
+    pull_model(Name.parse(f"{secure[0].host}/library/m"), store, silent, insecure=True)
+    assert_whole(store)
+
+
+def test_the_proxy_of_the_environment(store: OllamaStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(variable, f"http://{proxy.host}")
+    pull_model(Name.parse("http://models.invalid/library/m"), store, silent, insecure=True)
+    assert_whole(store)
+    assert set(proxy.hosts) == {"models.invalid"}
+
+
 def test_nobody_there(store: OllamaStore) -> None:
     with pytest.raises(FetchFailed, match=r"pull model manifest: no connection to 127\.0\.0\.1"):
         pull_model(Name.parse("http://127.0.0.1:9/library/m"), store, silent, insecure=True)
@@ -252,3 +292,35 @@ def test_a_new_version_replaces_the_old_and_its_blobs(store: OllamaStore, proxy:
     pull_model(name, store, silent, insecure=True)
     kept = {path.name for path in store.blobs.root.iterdir()}
     assert kept == {sha256(data).replace(":", "-") for data in (b"second" * 1000, b"{}")}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """60 MiB, where this may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs to be root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_fills_up_midway(small_disk: Path, proxy: Proxy) -> None:
+    store, filler = OllamaStore(small_disk / "ollama"), small_disk / "filler"
+
+    def fill(progress: Progress) -> None:
+        if progress.digest == DIGEST and (progress.completed or 0) > len(WEIGHTS) // 4 and not filler.exists():
+            with contextlib.suppress(OSError):
+                filler.write_bytes(bytes(60 << 20))
+
+    proxy.faults.rate = 10e6
+    with pytest.raises(NoSpace, match="no space left on the disk of"):
+        pull(store, proxy, fill)
+    assert store.list() == []
+    filler.unlink()
+    proxy.faults.rate = None
+    proxy.asked.clear()
+    pull(store, proxy)
+    assert_whole(store)
+    assert proxy.blob_bytes < 0.85 * TOTAL

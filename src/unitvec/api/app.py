@@ -100,7 +100,7 @@ def create_app(
 
 async def _error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UnitvecError)
-    return error_response(request.url.path, error)
+    return error_response(request.scope["path"], error)
 
 
 async def _gone(*_: object) -> Response:
@@ -109,7 +109,7 @@ async def _gone(*_: object) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     told = f"internal error: {type(error).__name__}; the server's log has more"
-    return JSONResponse(error_body(request.url.path, 500, told), 500)
+    return JSONResponse(error_body(request.scope["path"], 500, told), 500)
 
 
 def _unrouted(text: str, elsewhere: Handler | None) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -17,8 +17,18 @@ _BOOLEAN: Schema = {"type": "boolean"}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}}
 _VECTORS: Schema = {"type": "array", "items": _VECTOR}
 _TEXTS: Schema = {"anyOf": [_STRING, {"type": "array", "items": _STRING}]}
+_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
+_NAME = rf"^(([A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?[A-Za-z0-9_][A-Za-z0-9_-]{{0,79}}/)?{_PART}(:{_PART})?$"
+_DURATION = r"^(0|-?([0-9]{1,6}(\.[0-9]{1,6})?(ns|us|ms|s|m|h))+)$"
 _IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_TEXTS_OR_IDS: Schema = {"anyOf": [*_TEXTS["anyOf"], _IDS, {"type": "array", "items": _IDS, "minItems": 1}]}
+_TEXTS_OR_IDS: Schema = {
+    "anyOf": [
+        _STRING,
+        {"type": "array", "items": _STRING, "minItems": 1},
+        _IDS,
+        {"type": "array", "items": _IDS, "minItems": 1},
+    ]
+}
 
 _ERROR_STATUSES = {
     "400": "The request is wrong; the text says what.",
@@ -42,9 +52,9 @@ def _or_null(schema: Schema, told: str) -> Schema:
 
 
 def _schemas() -> dict[str, Schema]:
-    model: Schema = {"type": "string", "description": "A model's name, `all-minilm` or `all-minilm:latest`."}
+    model: Schema = {"type": "string", "pattern": _NAME, "description": "A model's name, `all-minilm:latest` say."}
     keep_alive = _or_null(
-        {"anyOf": [{"type": "number"}, {"type": "string", "examples": ["5m"]}]},
+        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": _DURATION, "examples": ["5m"]}]},
         "How long the model stays in memory: seconds, or a duration as 5m; negative is for ever.",
     )
     options = _or_null(
@@ -127,7 +137,7 @@ def _schemas() -> dict[str, Schema]:
                 "inputs": _TEXTS_OR_IDS,
                 "truncate": _or_null(_BOOLEAN, "Cut what is longer than the context, or answer 413 (default)."),
                 "dimensions": dimensions,
-                "normalize": {"const": True, "description": "Vectors are always of unit length."},
+                "normalize": {"enum": [True, None], "description": "Vectors are always of unit length."},
             },
             "inputs",
         ),

@@ -9,7 +9,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from unitvec.api.limits import Limits
 
@@ -36,6 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
         super().connection_made(transport)
+        self._cycles: list[RequestResponseCycle] = []  # requests of this connection that are not answered yet
         self._began = self.loop.time()
         if len(self.connections) > self.limits.connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
@@ -46,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """He is gone."""
         if self._watch:
             self._watch.cancel()
+        self._hang_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -74,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._status = HTTPStatus.TOO_MANY_REQUESTS
             raise _Refused
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
 
     def on_message_complete(self) -> None:
         """The parser has met a request's last byte."""
@@ -102,17 +105,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         # Between two parts of an answer there is no place for another one.
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+        if all(not cycle.response_started or cycle.response_complete for cycle in self._cycles):
             body = f'{{"error":"{why}"}}'.encode("ascii")
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json; charset=utf-8\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode("ascii") + body)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._hang_up()
         self.transport.close()
+
+    def _hang_up(self) -> None:
+        """Tell all requests of this connection that nobody reads their answers; uvicorn tells the latest alone."""
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
 
 def protocol(limits: Limits) -> type[asyncio.Protocol]:

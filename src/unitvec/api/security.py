@@ -39,9 +39,18 @@ def origin_pattern(extra: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(o).replace(r":\*", r":\d+").replace(r"\*", ".*") for o in origins))
 
 
+def _split(url: str) -> tuple[str, str | None]:
+    """Network location and host name of a URL, both empty where it is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.netloc, parts.hostname
+    except ValueError:  # an unclosed bracket, say
+        return "", None
+
+
 def host_allowed(host: str) -> bool:
     """Whether a Host header is an IP address or a name of this machine."""
-    name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    name = (_split(f"//{host}")[1] or "").rstrip(".")
     if name in ("", "localhost", socket.gethostname().lower()) or name.endswith((".localhost", ".local", ".internal")):
         return True
     try:
@@ -79,7 +88,9 @@ class DoorMiddleware:
         foreign = origin is not None and not self._origin_allowed(origin, headers)
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         answer: ASGIApp = self._app
-        if foreign or (self._check_host and not host_allowed(headers.get("host", ""))):
+        host = headers.get("host", "")
+        malformed = bool(host) and not _split(f"//{host}")[0]
+        if foreign or malformed or (self._check_host and not host_allowed(host)):
             answer = PlainTextResponse("", 403)
         elif preflight and origin is not None:
             answer = Response(
@@ -104,5 +115,6 @@ class DoorMiddleware:
         await answer(scope, receive, send if origin is None and not preflight else send_marked)
 
     def _origin_allowed(self, origin: str, headers: Headers) -> bool:
-        own_page = urlsplit(origin).netloc == headers.get("host")
+        place = _split(origin)[0]
+        own_page = bool(place) and place == headers.get("host")
         return own_page or self._origins.fullmatch(origin) is not None

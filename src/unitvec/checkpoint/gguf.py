@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from unitvec import pages
 from unitvec.checkpoint import gguf_file, names
 from unitvec.checkpoint.checkpoint import Checkpoint, Details, Tensors
 from unitvec.checkpoint.ggml import FILE_TYPES, dequantize
@@ -190,20 +191,29 @@ def _numbers(tensors: dict[str, gguf_file.Tensor], spec: ModelSpec, table: str) 
     def plain(tensor: gguf_file.Tensor) -> Callable[[], npt.NDArray[np.generic]]:
         if tensor.form.name == "F32":
             return lambda: tensor.raw.view(np.float32).reshape(tensor.shape)
-        return lambda: dequantize(tensor.form, tensor.raw, tensor.shape)
+        return lambda: widened(tensor)
+
+    def widened(tensor: gguf_file.Tensor, dtype: type[np.floating[Any]] = np.float32) -> npt.NDArray[np.generic]:
+        numbers = dequantize(tensor.form, tensor.raw, tensor.shape, dtype)
+        pages.release([tensor.raw])  # of the file's map: it is not read again
+        return numbers
+
+    def unwoven(tensor: gguf_file.Tensor, part: slice) -> npt.NDArray[np.uint8]:
+        numbers = np.ascontiguousarray(tensor.raw.reshape(-1, tensor.form.bytes)[:, part])
+        pages.release([tensor.raw])
+        return numbers
 
     made = {name: plain(tensor) for name, tensor in tensors.items()}
     rows = tensors[f"{table}.weight"]
     match spec.transformer.table:
         case "int8":
-            blocks = rows.raw.reshape(-1, rows.form.bytes)
-            width = (rows.shape[0], rows.shape[1] // Q8_BLOCK)
-            made[f"{table}.weight"] = lambda: np.ascontiguousarray(blocks[:, 2:]).view(np.int8).reshape(rows.shape)
-            made[f"{table}.scale"] = lambda: np.ascontiguousarray(blocks[:, :2]).view(np.float16).reshape(width)
+            scales = (rows.shape[0], rows.shape[1] // Q8_BLOCK)
+            made[f"{table}.scale"] = lambda: unwoven(rows, slice(0, 2)).view(np.float16).reshape(scales)
+            made[f"{table}.weight"] = lambda: unwoven(rows, slice(2, None)).view(np.int8).reshape(rows.shape)
         case "float16" if rows.form.name == "F16":
             made[f"{table}.weight"] = lambda: rows.raw.view(np.float16).reshape(rows.shape)
         case "float16":
-            made[f"{table}.weight"] = lambda: dequantize(rows.form, rows.raw, rows.shape, np.float16)
+            made[f"{table}.weight"] = lambda: widened(rows, np.float16)
         case "bfloat16":
             made[f"{table}.weight"] = lambda: rows.raw.view(np.uint16).reshape(rows.shape)
     return Tensors(made)

@@ -100,6 +100,13 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
 )
 @click.option(
+    "--auto-pull",
+    envvar="UNITVEC_AUTO_PULL",
+    is_flag=True,
+    show_envvar=True,
+    help="Pull a model that is asked for and not at hand, instead of answering 404.",
+)
+@click.option(
     "--cache-mb",
     envvar="UNITVEC_CACHE_MB",
     type=click.IntRange(min=0),
@@ -150,6 +157,7 @@ def command(
     max_queue_tokens: int,
     max_loaded_models: int,
     memory: int | None,
+    auto_pull: bool,
     cache_mb: int,
     threads: int | None,
     workers: int | None,
@@ -189,6 +197,7 @@ def command(
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
         max_bytes=memory or int(0.8 * config.available_memory()),
+        auto_pull=auto_pull,
         cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),

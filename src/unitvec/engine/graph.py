@@ -1,4 +1,4 @@
-"""From a ModelSpec to the bytes of an ONNX graph without weights, kept between starts.
+"""From a ModelSpec to the bytes of ONNX graphs without weights, kept between starts.
 
 Importing the graph builder takes a second and building some tenths; reading the kept bytes takes
 nothing. The key covers everything that the graph depends on, so a stale one is never found.
@@ -14,7 +14,9 @@ import tempfile
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -34,24 +36,29 @@ _AXES = {  # the others: ["tokens"]
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A built model.
+class Stage:
+    """A part of a model that is loaded by itself.
 
     Attributes:
         onnx: the serialized ONNX model, its initializers declared and without data.
+        inputs: names of the values that it takes, from outside or from stages before.
+        outputs: names of those that it gives.
         parameters: by checkpoint name, numpy dtype name and shape of each initializer to be bound.
         packed: those that are the matrix of a Gemm and nothing else, which onnxruntime lays out anew for itself.
     """
 
     onnx: bytes
+    inputs: list[str]
+    outputs: list[str]
     parameters: dict[str, tuple[str, list[int]]]
     packed: list[str]
 
 
-def build(spec: ModelSpec) -> Graph:
-    """Trace the modules of ``spec``."""
+def build(spec: ModelSpec) -> list[Stage]:
+    """Trace the modules of ``spec`` and cut the graph into stages: one, or several for a large model."""
     from onnxscript import GraphBuilder, ir
 
+    from unitvec.engine.stages import cut
     from unitvec.models.embedder import Embedder
     from unitvec.models.layers import PackedBatch
 
@@ -73,36 +80,52 @@ def build(spec: ModelSpec) -> Graph:
         parameter.const_value = ir.ExternalTensor("", 0, int(size), dtype, shape=parameter.shape, name=name)
     for node in graph:
         node.metadata_props.clear()  # scope names: half of the bytes, and of use only to the builder
-    packed = [
-        name
-        for name, value in graph.initializers.items()
-        if name in parameters and [(use.node.op_type, use.idx) for use in value.uses()] == [("Gemm", 1)]
-    ]
-    return Graph(bytes(ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()), parameters, packed)
+    stages = []
+    for model, matrices in cut(graph, IR_VERSION):
+        mine = {tensor.name: parameters[tensor.name] for tensor in model.graph.initializer if tensor.name in parameters}
+        stages.append(
+            Stage(
+                model.SerializeToString(),
+                [value.name for value in model.graph.input],
+                [value.name for value in model.graph.output],
+                mine,
+                [name for name in matrices if name in mine],
+            )
+        )
+    return stages
 
 
-def load(spec: ModelSpec, cache_dir: Path | None) -> Graph:
+def load(spec: ModelSpec, cache_dir: Path | None) -> list[Stage]:
     """As :func:`build`, from ``cache_dir`` where it was built before; a folder that cannot be written is no error."""
     if cache_dir is None:
         return build(spec)
     kept = cache_dir / f"{_key(spec)}.graph"
     with contextlib.suppress(OSError, ValueError):
-        header, onnx = kept.read_bytes().split(b"\n", 1)
-        return Graph(onnx, **orjson.loads(header))
-    graph = build(spec)
+        header, graphs = kept.read_bytes().split(b"\n", 1)
+        ends = accumulate(stage["size"] for stage in orjson.loads(header))
+        return [
+            Stage(graphs[end - stage.pop("size") : end], **stage)
+            for end, stage in zip(ends, orjson.loads(header), strict=True)
+        ]
+    stages = build(spec)
+    header = orjson.dumps([{"size": len(stage.onnx), **_description(stage)} for stage in stages])
     with contextlib.suppress(OSError):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as part:
-            part.write(orjson.dumps({"parameters": graph.parameters, "packed": graph.packed}) + b"\n" + graph.onnx)
+            part.write(header + b"\n" + b"".join(stage.onnx for stage in stages))
         os.replace(part.name, kept)  # whole or not at all
-    return graph
+    return stages
+
+
+def _description(stage: Stage) -> dict[str, Any]:
+    return {field.name: getattr(stage, field.name) for field in fields(Stage) if field.name != "onnx"}
 
 
 @cache
 def _source_digest() -> str:
     """Changes with any line of the model language or of this builder."""
     digest = hashlib.sha256()
-    for file in sorted([*Path(models.__path__[0]).glob("*.py"), Path(__file__)]):
+    for file in sorted([*Path(models.__path__[0]).glob("*.py"), *Path(__file__).parent.glob("*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

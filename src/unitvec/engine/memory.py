@@ -1,20 +1,13 @@
-"""What running a model takes in memory, and giving back what it no longer needs."""
+"""What running a model takes in memory."""
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
-from collections.abc import Iterable, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
 
 from unitvec.models.config import BertConfig, ModelSpec
 
 SCORES = 64 << 20  # bytes that the attention scores of one block of queries may take
 _SMALLEST_BLOCK = 16  # places: fewer make the products of a block too small to be quick
-_MADV_DONTNEED = 4
 
 
 def _shape(spec: ModelSpec) -> tuple[int, int, int, int, int]:
@@ -46,23 +39,3 @@ def footprint(spec: ModelSpec, lengths: Sequence[int]) -> int:
     attention = 4 * padded * (2 * queries + 2 * keys)
     packed = 4 * tokens * (3 * width + 2 * queries + 2 * keys + inner)
     return scores + attention + packed
-
-
-def release(arrays: Iterable[npt.NDArray[np.generic]]) -> bool:
-    """Give the pages of arrays back to the system; what they held is zeros from then on, or read anew from its file.
-
-    Returns:
-        Whether this system can.
-    """
-    if sys.platform != "linux":
-        return False
-    library = ctypes.CDLL(None)
-    for array in arrays:
-        # Only whole pages: others' data may lie on the first and the last one.
-        begin = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > begin:
-            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
-    if hasattr(library, "malloc_trim"):  # what loading freed in between
-        library.malloc_trim(0)
-    return True

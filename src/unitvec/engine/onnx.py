@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from unitvec import pages
 from unitvec.checkpoint.checkpoint import Tensors
 from unitvec.engine import graph, memory
-from unitvec.errors import InvalidCheckpoint
+from unitvec.engine.stage import LoadedStage, Values
 from unitvec.models.config import ModelSpec
 
 IntArray = npt.NDArray[np.int64]
@@ -74,39 +75,18 @@ class Engine:
         cache_dir: Path | None = None,
     ) -> None:
         self.spec = spec
-        built = graph.load(spec, cache_dir)
-        # The session reads these arrays for as long as it lives, so they must live as long.
-        self._weights = _bind(built, tensors)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors come as exceptions
-        bound = [_ort_value(built.parameters[name][0], array) for name, array in self._weights.items()]
-        options.add_external_initializers(list(self._weights), bound)
-        self._session = ort.InferenceSession(built.onnx, options, providers=["CPUExecutionProvider"])
-        self.resident_bytes = sum(array.nbytes for array in self._weights.values())
-        if isinstance(tensors, Tensors):  # others may be somebody else's too
-            rest = [name for name in self._weights if name not in built.packed]
-            held = [name for group in (built.packed, rest) if not self._release(group, tensors) for name in group]
-        else:
-            held = list(self._weights)
-        self.resident_bytes += sum(self._weights[name].nbytes for name in held)
-
-    def _release(self, names: list[str], tensors: Tensors) -> bool:
-        """Give back weights of which the session has made copies of its own; False where it still reads them.
-
-        Which those are is a matter of onnxruntime's version, so that it is tried: a text's vector must not change.
-        """
-        probe = [np.linspace(0, self.spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
-        before = self.run(probe)
-        if not before.any() or not memory.release(self._weights[name] for name in names):
-            return False
-        if np.array_equal(self.run(probe), before, equal_nan=True):
-            return True
-        for name in names:
-            if self._weights[name].flags.writeable:  # others are views into a file, which is still there
-                self._weights[name][...] = tensors[name]
-        return False
+        self.resident_bytes = 0
+        own = tensors if isinstance(tensors, Tensors) else None  # others may be somebody else's too
+        probe = [np.linspace(0, spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
+        values = _values(pack(probe))
+        stages = graph.load(spec, cache_dir)
+        self._stages: list[LoadedStage] = []
+        for built in stages:
+            stage = LoadedStage(built, tensors, threads, alone=len(stages) == 1)
+            self.resident_bytes += stage.settle(own, values)
+            values |= stage.run(values, None)
+            self._stages.append(stage)
+            pages.trim()
 
     def footprint(self, lengths: Sequence[int]) -> int:
         """About how many bytes :meth:`run` takes for texts of these lengths in tokens, weights aside."""
@@ -124,34 +104,19 @@ class Engine:
         lengths = [len(text) for text in texts]
         options = _SHRINK if self.footprint(lengths) > _LARGE else None
         block = memory.block_size(self.spec, len(texts), max(lengths))
-        (vectors,) = self._session.run(None, pack(texts, block), options)
-        return np.asarray(vectors, np.float32)
+        values = _values(pack(texts, block))
+        for number, stage in enumerate(self._stages):
+            values |= stage.run(values, options)
+            wanted = {name for later in self._stages[number + 1 :] for name in later.inputs}
+            values = {name: value for name, value in values.items() if name in wanted or name == _RESULT}
+        return np.array(values[_RESULT].numpy(), np.float32)
 
 
+_RESULT = "embeddings"
 _LARGE = 128 << 20  # bytes of a micro-batch that are given back when it is done
 _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
-def _bind(built: graph.Graph, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
-    arrays = {}
-    for name, (dtype, shape) in built.parameters.items():
-        if name not in tensors:
-            raise InvalidCheckpoint(f"the weights lack {name!r}")
-        tensor = tensors[name]
-        wanted = "uint16" if dtype == "bfloat16" else dtype  # numpy has no bfloat16: its bits do
-        if tensor.dtype.name != wanted or list(tensor.shape) != shape:
-            raise InvalidCheckpoint(
-                f"weight {name!r} is {tensor.dtype.name} {list(tensor.shape)} where the settings say {dtype} {shape}"
-            )
-        arrays[name] = np.ascontiguousarray(tensor)
-    return arrays
-
-
-_BFLOAT16 = 16  # in onnx.TensorProto.DataType
-
-
-def _ort_value(dtype: str, array: npt.NDArray[np.generic]) -> ort.OrtValue:
-    if dtype == "bfloat16":
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
+def _values(arrays: dict[str, IntArray]) -> Values:
+    return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}

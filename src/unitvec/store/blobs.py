@@ -137,7 +137,7 @@ class Incoming:
         self._target = blobs.path(digest)
         blobs.root.mkdir(parents=True, exist_ok=True)
         self._hasher = hashlib.sha256()
-        descriptor, name = tempfile.mkstemp(dir=blobs.root, prefix=".tmp-")
+        descriptor, name = tempfile.mkstemp(dir=blobs.root, prefix=files.TEMPORARY)
         self._temporary = Path(name)
         self._file = os.fdopen(descriptor, "wb")
 

@@ -20,6 +20,7 @@ _CONNECTIONS = 4
 _TRIES = 6
 _SAVE_BYTES, _SAVE_SECONDS = 4 << 20, 0.2  # how often a range's state is kept; what came since is lost by a kill
 _TICK = 0.1  # seconds between two reports
+_PATIENCE = 2.0
 _PIECE = 1 << 20
 
 
@@ -102,7 +103,7 @@ class _Transfer:
         finally:
             self._stop()
             for thread in threads:
-                thread.join()
+                thread.join(_PATIENCE)  # one that still waits for an answer writes nothing any more
         if self._error:
             raise self._error
         return f"sha256:{self._hasher.hexdigest()}"
@@ -167,8 +168,9 @@ class _Transfer:
             finally:
                 with self._changed:
                     self._bodies.discard(body) if body else None
-                with contextlib.suppress(OSError):  # a full disk; what was kept before is true as well
-                    self._partial.save(part)
+                if part.completed > saved:
+                    with contextlib.suppress(OSError):  # a full disk; what was kept before is true as well
+                        self._partial.save(part)
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

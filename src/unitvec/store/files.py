@@ -19,6 +19,9 @@ try:
 except ImportError:  # Windows: the last writer wins there, which the renames keep harmless
     fcntl = None  # type: ignore[assignment]
 
+TEMPORARY = ".tmp-"  # how names of files begin that are not whole yet
+_DAY = 24 * 3600.0
+
 
 def write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Puts a file in place at once: its readers see the old one or the new one.
@@ -32,7 +35,7 @@ def write(path: Path, data: bytes, *, durable: bool = True) -> None:
         OSError: as the file system has it; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -58,11 +61,20 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what a killed process has left half-written, once it is a day old."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _DAY:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextlib.contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
     """A folder on the same file system to build something in; gone afterwards, with all that was not moved out."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=".tmp-"))
+    sweep(parent)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=TEMPORARY))
     try:
         yield folder
     finally:

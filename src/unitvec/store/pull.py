@@ -37,6 +37,7 @@ def pull(
     report(Progress("pulling manifest"))
     with Registry(name, insecure=insecure, patience=patience) as registry, files.writing(store.root):
         new = _manifest(registry)
+        files.sweep(store.blobs.root)
         for _ in range(_TRIES):
             missing = sum(layer.size - store.blobs.arrived(layer) for layer in new.blobs if store.blobs.lacks(layer))
             files.require_space(store.blobs.root, missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from unitvec.errors import ModelNotFound, NotWritable
+from unitvec.errors import InvalidCheckpoint, ModelNotFound, NotWritable
 from unitvec.store import files, sources
 from unitvec.store.folders import FolderStore
 from unitvec.store.model import StoredModel
@@ -88,8 +88,13 @@ class Stores:
 
         def work(tell: Report) -> StoredModel:
             candidates = sources.sources(name, self.writable, self.folders, insecure)
+            try:
+                before = self.find(name)
+            except InvalidCheckpoint:
+                before = None
             model = sources.fetch(name, [c for c in candidates if source in (None, c.key)], tell)
-            self.on_change(name)
+            if before is None or before.digest != model.digest:
+                self.on_change(name)
             return model
 
         return self._pulls.run((name, source, insecure), work, report)
