@@ -4,8 +4,9 @@
 
 Starts a server of its own. Each round measures onnxruntime and then the server on texts that neither
 has seen, and every figure is the median of the rounds' ratios: what else the machine does hits both.
-A measurement during which other processes took more of the machine than --quiet is made again, up to
-three times, and the quietest counts; how busy the machine was is printed with the figures.
+A measurement waits for a moment in which other processes take no more of the machine than --quiet; if
+they come back meanwhile it is made again, up to three times, and the quietest counts. How busy the
+machine was is printed with the figures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-from servers import Others, Recipe, started
+from servers import Figures, Others, Recipe, quietest, started
 from unitvec.bench import load, machine
 from unitvec.bench.measure import Bench, Measurement
 from unitvec.bench.texts import Texts
@@ -39,9 +40,6 @@ GOALS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "256 clients: p99 / p50": ("under 2", lambda x: x < 2),
     "largest difference of a vector's number": ("at most 1e-6", lambda x: x <= 1e-6),
 }
-TRIES = 3
-
-Figures = dict[str, float]
 
 
 @dataclass
@@ -123,21 +121,6 @@ class Comparison:
 def _tokens(measured: Measurement) -> float:
     assert measured.tokens_per_second is not None
     return measured.tokens_per_second
-
-
-def quietest(measure: Callable[[], Figures], others: Others, quiet: float) -> tuple[float, Figures]:
-    """The share of the machine that others took, and the figures, of the quietest of a few tries."""
-    best: tuple[float, Figures] | None = None
-    for _ in range(TRIES):
-        others.share()
-        figures = measure()
-        busy = others.share()
-        if best is None or busy < best[0]:
-            best = busy, figures
-        if busy <= quiet:
-            break
-    assert best is not None
-    return best
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from servers import Others, Recipe, started
+from servers import Figures, Others, Recipe, quietest, started
 from unitvec import config
 from unitvec.bench import load, machine, plot
 from unitvec.bench.measure import Bench
@@ -34,8 +35,6 @@ THROUGHPUT = {
 }
 HERE = Path(__file__).parent
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-
-Figures = dict[str, float]
 
 
 def recipes(venvs: Path, folder: Path, gguf: Path | None) -> list[Recipe]:
@@ -65,14 +64,15 @@ def recipes(venvs: Path, folder: Path, gguf: Path | None) -> list[Recipe]:
     return found
 
 
-def throughput(bench: Bench, seconds: float) -> Figures:
-    figures: Figures = {}
-    for name, (kind, clients, batch) in THROUGHPUT.items():
-        measured = load.run(bench.closed(kind, clients, batch, seconds))
-        figures[name] = measured.texts_per_second
-        figures["errors"] = figures.get("errors", 0) + measured.errors
+def throughput(bench: Bench, name: str, seconds: float) -> Figures:
+    measured = load.run(bench.closed(*THROUGHPUT[name], seconds))
+    assert not measured.errors, measured.failures
+    return {name: measured.texts_per_second}
+
+
+def one_by_one(bench: Bench, seconds: float) -> Figures:
     one = load.run(bench.closed("short", 1, 1, seconds))
-    return figures | {"one by one, p50 ms": one.p50 * 1000, "one by one, p99 ms": one.p99 * 1000}
+    return {"one by one, p50 ms": one.p50 * 1000, "one by one, p99 ms": one.p99 * 1000}
 
 
 def mix(bench: Bench, seconds: float) -> Figures:
@@ -92,14 +92,13 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="all-minilm for llama.cpp")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mix-rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="time for each measurement, about")
+    parser.add_argument("--seconds", type=float, default=2, help="time for each measurement, about")
+    parser.add_argument("--quiet", type=float, default=0.1, help="share of the machine that others may take")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     if asked.plot:
         plot.check()
-    rounds: dict[str, list[Figures]] = {}
-    mixes: dict[str, list[Figures]] = {}
     with ExitStack() as stack:
         servers: dict[str, Bench] = {}
         groups = []
@@ -109,29 +108,30 @@ def main() -> None:
                 groups.append(group)
             except UnitvecError as error:
                 print(f"{recipe.name}: left out: {error.message}")
-        for bench in servers.values():
-            throughput(bench, asked.seconds / 6)  # fills buffers
+        cases = [(partial(throughput, name=name), asked.rounds) for name in THROUGHPUT]
+        cases += [(one_by_one, asked.rounds), (mix, asked.mix_rounds)]
+        rounds: dict[str, list[list[Figures]]] = {name: [[] for _ in cases] for name in servers}
         others = Others(groups)
-        for rounds_of, of, count in ((rounds, throughput, asked.rounds), (mixes, mix, asked.mix_rounds)):
-            for number in range(1, count + 1):
-                for name, bench in servers.items():
-                    others.share()
-                    figures = of(bench, asked.seconds)
-                    figures["others, share of the machine"] = others.share()
-                    rounds_of.setdefault(name, []).append(figures)
-                print(f"{of.__name__}, round {number} of {count}", flush=True)
-    medians = {name: _medians(rounds[name]) | _medians(mixes.get(name, [])) for name in rounds}
+        for bench in servers.values():  # fills buffers
+            throughput(bench, "16 clients x 1 short, texts/s", asked.seconds)
+        for number in range(max(asked.rounds, asked.mix_rounds)):
+            for place, (case, times) in enumerate(cases):
+                for name, bench in servers.items() if number < times else ():
+                    busy, figures = quietest(partial(case, bench, seconds=asked.seconds), others, asked.quiet)
+                    rounds[name][place].append(figures | {f"others, share of the machine, {place}": busy})
+            print(f"round {number + 1}", flush=True)
+    medians = {name: _medians(of) for name, of in rounds.items()}
     print(table(medians))
     if asked.json:
-        report = {"machine": machine.describe(), "medians": medians, "rounds": rounds, "mixes": mixes}
+        report = {"machine": machine.describe(), "medians": medians, "rounds": rounds}
         asked.json.write_text(json.dumps(report, indent=2) + "\n")
     if asked.plot:
         names = ("idle, p50 ms", "idle, p99 ms", "under bulk, p50 ms", "under bulk, p99 ms")
         plot.draw({name: tuple(of[key] / 1000 for key in names) for name, of in medians.items()}, asked.plot)
 
 
-def _medians(rounds: list[Figures]) -> Figures:
-    return {name: median(figures[name] for figures in rounds) for name in rounds[0]} if rounds else {}
+def _medians(cases: list[list[Figures]]) -> Figures:
+    return {name: median(figures[name] for figures in case) for case in cases for name in (case[0] if case else ())}
 
 
 def table(medians: dict[str, Figures]) -> str:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,30 @@ def started(recipe: Recipe, texts: Texts, *, patience: float = 180) -> Iterator[
             process.wait()
 
 
+Figures = dict[str, float]
+TRIES = 3
+PATIENCE = 15.0  # seconds to wait for a quiet machine
+
+
+def quietest(measure: Callable[[], Figures], others: Others, quiet: float) -> tuple[float, Figures]:
+    """The share of the machine that others took, and the figures, of the quietest of a few tries.
+
+    Each try waits, but not for ever, until others take no more than ``quiet`` of the machine. The first
+    that stays as quiet is the last.
+    """
+    best: tuple[float, Figures] | None = None
+    for _ in range(TRIES):
+        others.wait(quiet)
+        figures = measure()
+        busy = others.share()
+        if best is None or busy < best[0]:
+            best = busy, figures
+        if busy <= quiet:
+            break
+    assert best is not None
+    return best
+
+
 class Others:
     """How much of the machine processes took that are neither this one nor of the groups that it started."""
 
@@ -83,6 +107,15 @@ class Others:
         before, self._before = self._before, self._taken()
         total, busy, ours = (now - then for now, then in zip(self._before, before, strict=True))
         return max(0.0, (busy - ours) / total) if total else 0.0
+
+    def wait(self, quiet: float) -> None:
+        """Return when they take no more than ``quiet`` of all cores, or patience is at its end."""
+        deadline = time.monotonic() + PATIENCE
+        self.share()
+        while time.monotonic() < deadline:
+            time.sleep(0.3)
+            if self.share() <= quiet:
+                break
 
     def _taken(self) -> tuple[float, float, float]:
         """Clock ticks since the machine started: of all cores, of those busy, of those busy for us."""
