@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import sys
 from collections.abc import Iterable
@@ -29,6 +30,12 @@ def release(arrays: Iterable[npt.NDArray[np.generic]]) -> bool:
         if end > begin:
             library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
     return True
+
+
+def collect() -> None:
+    """Free what is unreachable, and give it back."""
+    gc.collect()
+    trim()
 
 
 def trim() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import uvicorn
 
-from unitvec import __version__, config
+from unitvec import __version__, config, pages
 from unitvec.api import manage
 from unitvec.api.app import Door, create_app
 from unitvec.api.calls import Calls
@@ -170,6 +170,11 @@ def _service(settings: Settings, stores: Stores) -> Service:
         counters.load_seconds += time.monotonic() - began
         return model
 
+    def unloaded(model: LoadedModel) -> None:
+        runner.forget(model)
+        # Once those who still hold it have let go of it. What is freed goes back to the system, not to a later use.
+        asyncio.get_running_loop().call_later(0.1, pages.collect)
+
     runner = Runner(
         Batcher(),
         LoadedModel.run,
@@ -181,7 +186,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
     pool = Pool(
         find,
         load,
-        runner.forget,
+        unloaded,
         keep_alive=settings.keep_alive,
         max_models=settings.max_models,
         max_bytes=settings.max_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -98,6 +99,25 @@ def test_keep_alive_is_acted_on(start: Callable[..., Server]) -> None:
     stop = server.client.post("/api/generate", json={"model": "all-minilm", "keep_alive": 0}).json()
     assert stop["done_reason"] == "unload"
     assert resident() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_unloading_gives_the_memory_back(start: Callable[..., Server]) -> None:
+    server = start()
+
+    def resident() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) >> 10
+
+    empty = resident()
+    server.embed(input="a")
+    loaded = resident()
+    assert loaded > empty + 80
+    server.embed(input="a", keep_alive=0)
+    deadline = time.monotonic() + 10
+    while resident() > empty + 40 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert resident() <= empty + 40  # what is left are libraries that the first model brought
 
 
 def test_a_missing_model_is_pulled_when_that_is_asked_for(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -170,13 +170,17 @@ class Runner:
 
     def _run_batches(self) -> None:
         while (batch := self._take()) is not None:
-            began = time.monotonic()
-            try:
-                vectors = self._run(batch.model, [text.ids for text in batch.texts])
-            except Exception as error:  # whatever it is, those who wait for it must hear of it
-                self._fail(batch, error)
-            else:
-                self._finish(batch, vectors, time.monotonic() - began)
+            self._run_batch(batch)
+            del batch  # an unloaded model must not live on in a thread that waits
+
+    def _run_batch(self, batch: MicroBatch) -> None:
+        began = time.monotonic()
+        try:
+            vectors = self._run(batch.model, [text.ids for text in batch.texts])
+        except Exception as error:  # whatever it is, those who wait for it must hear of it
+            self._fail(batch, error)
+        else:
+            self._finish(batch, vectors, time.monotonic() - began)
 
     def _take(self) -> MicroBatch | None:
         with self._changed:

@@ -49,6 +49,9 @@ class Turns(Generic[Member]):
         """Wait no longer."""
         if self._marks.pop(member, None) is not None:
             del self._entry[member]
+        if len(self._order) > 2 * len(self._marks):  # no trace of who has left may keep him in memory
+            self._order = [entry for entry in self._order if self._entry.get(entry[2]) == entry[1]]
+            heapq.heapify(self._order)
 
     def first(self) -> Member:
         """Whose turn it is. Raises IndexError when nobody waits."""
