@@ -73,7 +73,7 @@ def started(recipe: Recipe, texts: Texts, *, patience: float = 180) -> Iterator[
 
 Figures = dict[str, float]
 TRIES = 3
-PATIENCE = 15.0  # seconds to wait for a quiet machine
+PATIENCE = 6.0  # seconds to wait for a quiet machine
 
 
 def quietest(measure: Callable[[], Figures], others: Others, quiet: float) -> tuple[float, Figures]:
