@@ -67,4 +67,7 @@ def main() -> None:
     except BrokenPipeError:  # `unitvec ... | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        click.echo(f"Error: {error.strerror or error}", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -62,14 +62,18 @@ class Address:
         Raises:
             UnitvecError: the port is no port.
         """
-        text = text.strip()
+        text = text.strip().strip("\"'")
         scheme, found, rest = text.partition("://")
         if not found:
             scheme, rest = "http", text
+        if scheme not in ("http", "https"):
+            raise UnitvecError(f"{text!r} is no address: {scheme!r} is neither http nor https")
         usual = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if found else DEFAULT_PORT
         rest = rest.split("/", 1)[0]
         if rest.startswith("["):
-            host, _, port = rest[1:].partition("]")
+            host, closed, port = rest[1:].partition("]")
+            if not closed:
+                raise UnitvecError(f"{text!r} is no address: its bracket is not closed")
             port = port.removeprefix(":")
         elif rest.count(":") > 1:
             host, port = rest, ""  # an IPv6 address by itself

@@ -19,6 +19,10 @@ class InvalidRequest(UnitvecError):
     status = 400
 
 
+class TextTooLong(InvalidRequest):
+    """A text is longer than the context, and may not be cut."""
+
+
 class ModelNotFound(UnitvecError):
     """No such model here."""
 

@@ -153,7 +153,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     await server.serve(sockets=[at])
-    await asyncio.to_thread(service.runner.close)
+    await asyncio.sleep(0)  # what was cut short hears of it
+    await asyncio.to_thread(service.runner.close, drop=True)
 
 
 def _service(settings: Settings, stores: Stores) -> Service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import socket
 import subprocess
 import time
@@ -242,8 +243,13 @@ def test_json_that_is_no_request(server: Server, path: str, body: bytes) -> None
 def test_megabytes_of_keys(server: Server) -> None:
     keys = ",".join(f'"key{n}":{n}' for n in range(500_000))
     reply = server.client.post("/api/embed", content=f'{{"model":"all-minilm",{keys}}}')
-    assert reply.status_code == 200
-    assert reply.json()["embeddings"] == []
+    assert reply.status_code == 400
+    assert reply.json() == {"error": "the request has more than 1000 fields"}
+
+
+def test_a_text_that_is_json_itself_is_a_text(server: Server) -> None:
+    text = json.dumps({f"key{n}": n for n in range(9_000)})
+    assert server.embed(input=[text, "\\" * 40_000])["embeddings"]
 
 
 def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:

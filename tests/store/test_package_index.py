@@ -108,8 +108,8 @@ def test_an_environment_without_pip_and_uv_borrows_another_pip(tmp_path: Path) -
     source = Path(package_index.__file__).parents[2]
     site = subprocess.check_output([sys.executable, "-c", "import site; print(site.getsitepackages()[0])"], text=True)
     script = (
-        f"import importlib.util, sys; sys.path += [{str(source)!r}]\n"
-        f"found = importlib.util.find_spec('pip'); sys.path += [{site.strip()!r}]\n"
+        "import importlib.util, sys; found = importlib.util.find_spec('pip')\n"
+        f"sys.path += [{str(source)!r}, {site.strip()!r}]\n"
         "from unitvec.store import package_index; from pathlib import Path\n"
         f"importlib.util.find_spec = lambda name: None if name == 'pip' else True\n"
         f"print(found, package_index._command(Path({str(tmp_path)!r})))\n"

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from unitvec.api.answers import JSONResponse
 from unitvec.api.limits import Limits
-from unitvec.errors import ModelNotFound
+from unitvec.errors import ModelNotFound, Overloaded
 from unitvec.serving.batcher import Ids
 from unitvec.serving.service import Embeddings, Service
 from unitvec.store.name import Name
@@ -73,8 +73,9 @@ class Calls:
 
 
 def client_of(request: Request) -> str | None:
-    """Whose turns a request takes: those of its key, else those of its address."""
-    return request.headers.get("authorization") or (request.client.host if request.client else None)
+    """Whose turns a request takes: those of its key where keys are checked, else those of its address."""
+    key = request.headers.get("authorization") if request.scope.get("key_checked") else None
+    return key or (request.client.host if request.client else None)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -87,6 +88,10 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     gone = asyncio.ensure_future(request.receive())  # says nothing else once the body is read
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:  # the server stops, and the time it gives to what is under way is over
+        task.cancel()
+        raise Overloaded("the server is shutting down") from None
+    else:
         if not task.done():
             raise ClientDisconnect
         return task.result()

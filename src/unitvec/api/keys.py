@@ -72,6 +72,7 @@ class KeyMiddleware:
             return
         headers = Headers(scope=scope)
         if sent_key(headers.get("authorization", "")) in self._keys:
+            scope["key_checked"] = True
             await self._app(scope, receive, send)
             return
         answer = error_response(scope["path"], Unauthorized("this server needs a key: Authorization: Bearer KEY"))

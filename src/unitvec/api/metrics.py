@@ -88,6 +88,7 @@ def _of_queue(service: Service) -> Iterator[Metric]:
     requests, tokens = service.runner.waiting
     yield _gauge("unitvec_queue_requests", "Requests with texts that wait for a run.", requests)
     yield _gauge("unitvec_queue_tokens", "Tokens that wait for a run.", tokens)
+    yield _gauge("unitvec_queue_oldest_seconds", "How long the oldest of them has waited.", service.runner.oldest())
     counters = service.counters
     for event, told in _EVENTS.items():
         yield Metric(f"unitvec_{event}_total", "counter", told, [("", {}, getattr(counters, event))])

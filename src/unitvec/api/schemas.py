@@ -13,6 +13,9 @@ from unitvec.api.values import check_options, integer_option, parse_keep_alive, 
 from unitvec.errors import InvalidRequest, ModelNotFound
 from unitvec.store.name import Name
 
+_SMALL = 64 << 10  # bytes of a body
+_MOST_FIELDS = 1_000  # in a body that is not small, before it is made into objects
+_HALF = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -24,6 +27,9 @@ def decode(body: bytes) -> dict[str, Any]:
     """
     if not body.strip():
         raise InvalidRequest("missing request body")
+    # Quotes within a string are escaped, so this counts no more than there are names of fields.
+    if len(body) > _SMALL and body.count(b'":') - body.count(b'\\":') > _MOST_FIELDS:
+        raise InvalidRequest(f"the request has more than {_MOST_FIELDS} fields")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -45,9 +51,7 @@ def _decode_surrogates(body: bytes) -> Any:
 
     try:
         value = json.loads(body, parse_constant=refuse)
-        return orjson.loads(
-            json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        )
+        return orjson.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))  # pairs are whole by now
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"invalid JSON: {error}") from None
 

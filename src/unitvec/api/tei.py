@@ -18,7 +18,7 @@ from unitvec.api.calls import Calls
 from unitvec.api.catalog import Catalog
 from unitvec.api.openai import parse_input
 from unitvec.api.schemas import decode, field
-from unitvec.errors import InvalidRequest, ModelNotFound, UnitvecError
+from unitvec.errors import InvalidRequest, ModelNotFound, TextTooLong, UnitvecError
 from unitvec.store.name import Name
 
 
@@ -29,7 +29,7 @@ class Unprocessable(UnitvecError):
 
 
 class TooLong(UnitvecError):
-    """A text that is longer than the context, or a batch of none."""
+    """A text that is longer than the context."""
 
     status = 413
 
@@ -71,8 +71,10 @@ class TeiAPI:
         name = self._model()
         try:
             answer = await self._calls.embed(request, name.short, name, texts, truncate=truncate, dimensions=dimensions)
-        except InvalidRequest as error:
+        except TextTooLong as error:
             raise TooLong(error.message) from None
+        except InvalidRequest as error:
+            raise Unprocessable(error.message) from None
         return self._calls.write(answer.vectors, {"Content-Type": "application/json"})
 
     async def info(self, _: Request) -> JSONResponse:

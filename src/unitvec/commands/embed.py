@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -41,9 +42,11 @@ def command(
 
     Vectors go to standard output in the order of the texts.
     """
+    if sys.stdout is None:
+        raise click.UsageError("standard output is closed")
     if form == "npy" and sys.stdout.isatty():
         raise click.UsageError("--format npy is for a file or a pipe: unitvec embed ... --format npy > vectors.npy")
-    if not texts and sys.stdin.isatty():
+    if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("nothing to embed: give texts as arguments, or lines on standard input")
     from unitvec.local import Model
 
@@ -52,7 +55,7 @@ def command(
     out = sys.stdout.buffer
     parts = []
     with loaded:
-        for window in [list(texts)] if texts else _windows():
+        for window in [[_utf8(text, n) for n, text in enumerate(texts, 1)]] if texts else _windows():
             vectors = loaded.embed(window, truncate=truncate, dimensions=dimensions, context=context_length)
             if form == "npy":
                 parts.append(vectors)
@@ -64,6 +67,14 @@ def command(
         if form == "npy":
             empty = np.empty((0, loaded.width), np.float32)
             np.save(out, np.concatenate(parts) if parts else empty)
+
+
+def _utf8(argument: str, number: int) -> str:
+    """An argument as it was typed, whatever the locale says of its bytes."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise InvalidRequest(f"text {number} is not UTF-8") from None
 
 
 def _windows() -> Iterator[list[str]]:

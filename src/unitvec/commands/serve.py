@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import os
+import signal
+import sys
 from typing import Any
 
 import click
@@ -14,6 +19,8 @@ from unitvec.commands.progress import reporter
 from unitvec.errors import InvalidRequest
 from unitvec.store.name import Name
 
+DEFAULT_QUEUE = 512
+
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:  # noqa: ARG001
     try:
@@ -23,7 +30,9 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
             return parse_duration(value)
         except InvalidRequest as error:
             raise click.BadParameter(f"{error.message}; write 300, 5m, 1h30m, or -1 for ever") from None
-    return float("inf") if seconds < 0 else seconds
+    if math.isnan(seconds):
+        raise click.BadParameter("nan is no duration; write 300, 5m, 1h30m, or -1 for ever")
+    return math.inf if seconds < 0 else seconds
 
 
 def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:  # noqa: ARG001
@@ -32,10 +41,10 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     number, unit = value.upper().removesuffix("B").removesuffix("I"), 0
     if number[-1:] in "KMGT" and number:
         number, unit = number[:-1], "KMGT".index(number[-1]) + 1
-    try:
-        return int(float(number) * 1024**unit)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no size; write 800M or 4G") from None
+    with contextlib.suppress(ValueError, OverflowError):
+        if (size := int(float(number) * 1024**unit)) > 0:
+            return size
+    raise click.BadParameter(f"{value!r} is no size; write 800M or 4G")
 
 
 @click.command()
@@ -60,20 +69,20 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option(
     "--context-length",
     envvar="OLLAMA_CONTEXT_LENGTH",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=config.DEFAULT_CONTEXT,
     show_envvar=True,
     show_default=True,
-    help="Tokens that a text is cut to where neither request nor model says.",
+    help="Tokens that a text is cut to where neither request nor model says; 0 for the default.",
 )
 @click.option(
     "--max-queue",
     envvar="OLLAMA_MAX_QUEUE",
-    type=click.IntRange(min=1),
-    default=512,
+    type=click.IntRange(min=0),
+    default=DEFAULT_QUEUE,
     show_envvar=True,
     show_default=True,
-    help="Requests that may wait before the next is answered 503.",
+    help="Requests that may wait before the next is answered 503; 0 for the default.",
 )
 @click.option(
     "--max-queue-tokens",
@@ -118,14 +127,14 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option(
     "--threads",
     envvar="UNITVEC_THREADS",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     show_envvar=True,
     help="Cores that one micro-batch uses.  [default: all, at most 4]",
 )
 @click.option(
     "--workers",
     envvar="UNITVEC_WORKERS",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     show_envvar=True,
     help="Micro-batches that run at a time.  [default: cores / threads]",
 )
@@ -172,6 +181,8 @@ def command(
     """
     from unitvec import server
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server itself handles it
+
     wanted = [Name.parse(name) for name in names]
     certificates = tls(http)
     address = config.Address.parse(host)
@@ -184,6 +195,9 @@ def command(
             stores.fetch(name, report)
     logs.configure(log_level, log_format)
     cores = config.available_cores()
+    os.environ.setdefault(
+        "RAYON_NUM_THREADS", str(cores)
+    )  # the tokenizer's threads know nothing of a container's limit
     each = threads or min(cores, 4)
     settings = server.Settings(
         address=address,
@@ -192,8 +206,8 @@ def command(
         upstream=http["upstream"],
         traces=http["traces"],
         keep_alive=keep_alive,
-        context=context_length,
-        max_queue=max_queue,
+        context=context_length or config.DEFAULT_CONTEXT,
+        max_queue=max_queue or DEFAULT_QUEUE,
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
         max_bytes=memory or int(0.8 * config.available_memory()),

@@ -59,9 +59,10 @@ class Request:
 
     def withdraw(self) -> list[Text]:
         """Ask for nothing any more; gives the texts that nobody else asks for."""
-        for text in self._texts:
+        texts = dict.fromkeys(self._texts)  # one that stands here many times has many claims: once is enough
+        for text in texts:
             text.claims = [claim for claim in text.claims if claim[0] is not self]
-        return [text for text in self._texts if not text.claims]
+        return [text for text in texts if not text.claims]
 
     def nearest(self, length: int | None) -> tuple[int, Text]:
         """The waiting text nearest to ``length`` tokens, the longest for None, and where to ``take`` it."""
@@ -168,11 +169,12 @@ class Batcher:
         A long text cannot be divided, and a lone request's micro-batch is large. When all that runs has
         more than the budget still to go, those who have nothing in it need not wait for it: they share
         the cores with it. None when what runs is done soon, or nobody waits but those who have a part in it.
+        What is far over its time was misjudged, and may take as long again.
 
         Args:
             now: seconds on the clock of :meth:`next`.
         """
-        if not self._running or min(self._running.values()) - now <= self.budget:
+        if not self._running or any(abs(end - now) <= self.budget for end in self._running.values()):
             return None
         busy = {request for batch in self._running for text in batch.texts for request, _ in text.claims}
         for key in self._turns:
@@ -221,8 +223,8 @@ class Batcher:
         model = self._models[batch.model]
         del self._running[batch]
         if seconds is not None:
-            # Larger runs tell more about what a token costs, so they weigh more.
-            weight = 0.3 * min(1.0, batch.tokens / 256)
+            # Longer runs tell more about what a token costs; one far over its time tells it at once.
+            weight = min(0.7, 0.3 * seconds / self.budget)
             model.seconds_per_token += weight * (seconds / batch.tokens - model.seconds_per_token)
         rows: dict[Request, list[tuple[int, int]]] = {}
         for row, text in enumerate(batch.texts):

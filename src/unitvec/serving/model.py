@@ -10,7 +10,7 @@ import numpy as np
 
 from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.engine.onnx import Engine, FloatArray
-from unitvec.errors import InvalidRequest
+from unitvec.errors import InvalidRequest, TextTooLong
 from unitvec.serving.batcher import Ids
 
 TOO_LONG = "the input length exceeds the context length"
@@ -57,6 +57,7 @@ class LoadedModel:
             InvalidRequest: a text is longer and ``truncate`` is false, or the context has no room for any text.
         """
         self._check(context)
+        texts = [_without_surrogates(text) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(texts) if len(texts) > 1 else [self._tokenizer.encode(texts[0])]
         return [self._fit(encoding.ids, context, truncate) for encoding in encodings]
 
@@ -82,8 +83,13 @@ class LoadedModel:
         if len(ids) <= context:
             return tuple(ids)
         if not truncate:
-            raise InvalidRequest(TOO_LONG)
+            raise TextTooLong(TOO_LONG)
         return (*ids[: context - self._behind], *ids[len(ids) - self._behind :])
+
+
+def _without_surrogates(text: str) -> str:
+    """Halves of UTF-16 pairs, which no encoding can hold, become U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int | None, default: int) -> int:

@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from unitvec.errors import Overloaded
+from unitvec.errors import Overloaded, UnitvecError
 from unitvec.serving.model import LoadedModel
 from unitvec.store.model import StoredModel
 from unitvec.store.name import Name
@@ -25,6 +25,7 @@ class Resident:
         loading: the task that finds and loads it; done once it is ready.
         users: requests that use it or wait for it; with any it is never unloaded.
         used: when the last of them left, on the loop's clock.
+        gone: it has been unloaded.
         keep_alive: seconds that it stays after that; inf for ever.
     """
 
@@ -33,6 +34,7 @@ class Resident:
     loading: asyncio.Task[tuple[StoredModel, LoadedModel]]
     users: int = 0
     used: float = 0.0
+    gone: bool = False
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property
@@ -138,6 +140,8 @@ class Pool:
         resident = self._residents.get(name)
         if resident is None:
             return False
+        # Who asks from now on loads it afresh; it goes when those who use it now have left.
+        del self._residents[name]
         resident.keep_alive = 0
         if not resident.users:
             self._idle(resident)
@@ -159,10 +163,11 @@ class Pool:
     def _evict(self, resident: Resident) -> None:
         if self._residents.get(resident.name) is resident:
             del self._residents[resident.name]
-            if resident.timer:
-                resident.timer.cancel()
-            if resident.ready:
-                self._unloaded(resident.model)
+        if resident.timer:
+            resident.timer.cancel()
+        if resident.ready and not resident.gone:
+            resident.gone = True
+            self._unloaded(resident.model)
 
     async def _admit(self, name: Name) -> tuple[StoredModel, LoadedModel]:
         stored = await asyncio.to_thread(self._find, name)
@@ -177,7 +182,7 @@ class Pool:
             taken = sum(r.model.bytes for r in loaded)
             if len(loaded) < self._max_models and (taken + needed <= self._max_bytes or not loaded):
                 if needed > self._max_bytes:
-                    raise Overloaded(
+                    raise UnitvecError(
                         f"model {stored.name.short!r} needs {needed >> 20} MiB of memory, there are "
                         f"{int(self._max_bytes) >> 20} MiB for models"
                     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unitvec.engine.onnx import FloatArray
-from unitvec.errors import Overloaded
+from unitvec.errors import Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
@@ -29,6 +31,7 @@ class _Job(Request):
         self.unfinished = len(ids)
         self.future: Future[FloatArray] = Future()
         self.submitted = time.monotonic()
+        self.started = False
 
 
 class Runner:
@@ -57,7 +60,8 @@ class Runner:
         self._free = workers
         self._beside: MicroBatch | None = None
         self._closed = False
-        self._unstarted: dict[_Job, None] = {}  # by age: the first is the oldest
+        self._jobs: dict[_Job, None] = {}  # all that are not answered yet, by age
+        self._held: Counter[Hashable] = Counter()  # how many of them each client has
         self.counters = counters
         self._threads = [threading.Thread(target=self._work, name=f"run-{n}", daemon=True) for n in range(workers + 2)]
         for thread in self._threads:
@@ -76,8 +80,8 @@ class Runner:
     def oldest(self) -> float:
         """Seconds that the request which has waited longest for its first run has waited; 0 when none does."""
         with self._changed:
-            since = next(iter(self._unstarted)).submitted if self._unstarted else None
-        return time.monotonic() - since if since else 0.0
+            since = next((job.submitted for job in self._jobs if not job.started), None)
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(self, model: Hashable, width: int, ids: Sequence[Ids], client: Hashable = None) -> Future[FloatArray]:
         """Have texts run.
@@ -92,7 +96,9 @@ class Runner:
             A future of float32 [len(ids), width]. Cancelling it drops what has not run yet.
 
         Raises:
-            Overloaded: too much waits already.
+            Overloaded: too much waits already. A client that has less than its share of a full queue is still
+                let in, so that one cannot lock the others out.
+            UnitvecError: the runner is closed.
         """
         job = _Job(model, client, ids, width)
         if not ids:
@@ -100,13 +106,15 @@ class Runner:
             return job.future
         tokens = sum(map(len, ids))
         with self._changed:
-            requests, waiting = self.waiting
-            if requests >= self.max_requests or (requests and waiting + tokens > self._max_tokens):
+            if self._closed:
+                raise UnitvecError("nothing runs here any more: closed")
+            if self._is_full(client, tokens):
                 self.counters.rejected += 1
                 raise Overloaded(BUSY)
             self.counters.requests += 1
             self._batcher.add(job)
-            self._unstarted[job] = None
+            self._jobs[job] = None
+            self._held[client] += 1
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
@@ -116,21 +124,51 @@ class Runner:
         with self._changed:
             self._batcher.forget(model)
 
-    def close(self) -> None:
-        """Run what waits, then end the threads."""
+    def close(self, *, drop: bool = False) -> None:
+        """Run what waits, or ``drop`` it, then end the threads."""
         with self._changed:
             self._closed = True
+            waiting = list(self._jobs) if drop else []
             self._changed.notify_all()
+        for job in waiting:
+            job.future.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _is_full(self, client: Hashable, tokens: int) -> bool:
+        requests, waiting = self.waiting
+        if requests < self.max_requests:
+            return bool(requests) and waiting + tokens > self._max_tokens
+        others = len(self._held) - (client in self._held)
+        return self._held[client] >= self.max_requests // (others + 1) or waiting + tokens > self._max_tokens
 
     def _cancelled(self, job: _Job) -> None:
         with self._changed:
             self._batcher.cancel(job)
-            self._unstarted.pop(job, None)
+            self._forget_job(job)
             self.counters.cancelled += 1
+            self._changed.notify_all()  # one who closes may wait for nothing more
+
+    def _forget_job(self, job: _Job) -> None:
+        if job in self._jobs:
+            del self._jobs[job]
+            self._held[job.client] -= 1
+            if not self._held[job.client]:
+                del self._held[job.client]
 
     def _work(self) -> None:
+        try:
+            self._run_batches()
+        except Exception:  # a fault of the scheduler itself: nobody may wait for ever on a thread that is gone
+            logging.getLogger("unitvec").critical("the scheduler failed", exc_info=True)
+            with self._changed:
+                self._closed = True
+                jobs = list(self._jobs)
+            for job in jobs:
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(UnitvecError("internal error: the scheduler failed"))
+
+    def _run_batches(self) -> None:
         while (batch := self._take()) is not None:
             began = time.monotonic()
             try:
@@ -159,7 +197,8 @@ class Runner:
             for text in batch.texts:
                 for job, _ in text.claims:
                     assert isinstance(job, _Job)
-                    if self._unstarted.pop(job, job) is None:
+                    if not job.started:
+                        job.started = True
                         self.counters.wait_seconds += now - job.submitted
             return batch
 
@@ -176,6 +215,8 @@ class Runner:
             with self._changed:  # two threads may hold parts of one request
                 job.unfinished -= len(pairs)
                 whole = not job.unfinished
+                if whole:
+                    self._forget_job(job)
             if whole and job.future.set_running_or_notify_cancel():
                 job.future.set_result(job.vectors)
 
@@ -183,7 +224,9 @@ class Runner:
         with self._changed:
             jobs = [job for job, _ in self._release(batch, None)]
             for job in jobs:
+                assert isinstance(job, _Job)
                 self._batcher.cancel(job)
+                self._forget_job(job)
             self._changed.notify()
         for job in jobs:
             assert isinstance(job, _Job)
