@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def started(recipe: Recipe, texts: Texts, *, patience: float = 180) -> Iterator[
     """A server that answers, to be measured with these texts, and its process group."""
     port = free_port()
     command = [part.format(port=port) for part in recipe.command]
-    log = Path(f"/tmp/unitvec-bench-{recipe.name.replace(' ', '-')}.log")
+    log = Path(tempfile.gettempdir()) / f"unitvec-bench-{recipe.name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
