@@ -41,7 +41,7 @@ def started(recipe: Recipe, texts: Texts, *, patience: float = 180) -> Iterator[
     """A server that answers, to be measured with these texts, and its process group."""
     port = free_port()
     command = [part.format(port=port) for part in recipe.command]
-    log = Path(tempfile.gettempdir(), f"unitvec-bench-{recipe.name.replace(' ', '-')}.log")
+    log = Path(tempfile.gettempdir()) / f"unitvec-bench-{recipe.name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -74,7 +74,7 @@ def started(recipe: Recipe, texts: Texts, *, patience: float = 180) -> Iterator[
 
 Figures = dict[str, float]
 TRIES = 3
-PATIENCE = 15.0  # seconds to wait for a quiet machine
+PATIENCE = 6.0  # seconds to wait for a quiet machine
 
 
 def quietest(measure: Callable[[], Figures], others: Others, quiet: float) -> tuple[float, Figures]:

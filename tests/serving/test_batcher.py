@@ -253,7 +253,19 @@ def test_those_who_run_already_do_not_run_beside_themselves() -> None:
     assert simulation.batcher.next(0.0) is not None
     assert simulation.batcher.beside(0.0) is None
     simulation.request([100] * 50, model="another")
+    assert simulation.batcher.beside(0.0) is None, "bulk beside bulk makes both slow"
+    simulation.request([30], model="another")
     batch = simulation.batcher.beside(0.0)
     assert batch is not None
     assert batch.model == "another"
-    assert batch.tokens <= LIMIT
+    assert batch.tokens == 30
+
+
+def test_bulk_too_runs_beside_what_takes_very_long() -> None:
+    simulation = Simulation()
+    simulation.request([8192])
+    assert simulation.batcher.next(0.0) is not None
+    simulation.request([100] * 50)
+    batch = simulation.batcher.beside(0.1)
+    assert batch is not None
+    assert 0 < batch.tokens <= LIMIT

@@ -9,9 +9,11 @@ length run together without anyone losing a turn. Nothing ever waits for a batch
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from unitvec.serving.turns import Turns
 
@@ -44,6 +46,7 @@ class Request:
         self.model = model
         self.client = client
         self.ids = ids
+        self.tokens = sum(map(len, ids))
         self.undispatched = 0
         self._texts: list[Text] = []
         self._by_length: list[tuple[int, int]] = []  # (length, index) of those not taken yet
@@ -94,6 +97,11 @@ class MicroBatch:
     model: Hashable
     texts: list[Text]
     tokens: int
+
+
+def _has_no_part(busy: set[Request], most: float, request: Request) -> bool:
+    """Whether a request is none of those that are busy, and has at most so many tokens."""
+    return request not in busy and request.tokens <= most
 
 
 class _Model:
@@ -174,12 +182,18 @@ class Batcher:
         Args:
             now: seconds on the clock of :meth:`next`.
         """
-        if not self._running or any(abs(end - now) <= self.budget for end in self._running.values()):
+        if not self._running:
             return None
+        left = min(abs(end - now) for end in self._running.values())
+        if left <= self.budget:
+            return None
+        # For a moment only what is done quickly: bulk beside bulk makes both slow, and a query would wait for either.
+        quick = left <= 4 * self.budget
         busy = {request for batch in self._running for text in batch.texts for request, _ in text.claims}
         for key in self._turns:
-            batch = self._form(key, self.budget, lambda request: request not in busy, now)
-            if batch is not None:
+            most = self.budget / 2 / self._models[key].seconds_per_token if quick else math.inf
+            admitted = partial(_has_no_part, busy, most)
+            if (batch := self._form(key, self.budget, admitted, now)) is not None:
                 return batch
         return None
 

@@ -104,11 +104,10 @@ class Runner:
         if not ids:
             job.future.set_result(job.vectors)
             return job.future
-        tokens = sum(map(len, ids))
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
-            if self._is_full(client, tokens):
+            if self._is_full(client, job.tokens):
                 self.counters.rejected += 1
                 raise Overloaded(BUSY)
             self.counters.requests += 1
