@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitvec.api.answers import error_response
-from unitvec.errors import InvalidRequest, UnitvecError
+from unitvec.errors import TextTooLong, UnitvecError
 
 _UPLOADS = "/api/blobs/"  # whole model files: they go to disk as they come, and have limits of their own
 
@@ -46,13 +46,13 @@ class Limits:
         """Refuse more texts, or longer ones, than a request may have.
 
         Raises:
-            InvalidRequest: it says which bound was crossed.
+            TextTooLong: it says which bound was crossed.
         """
         if len(texts) > self.texts:
-            raise InvalidRequest(f"{len(texts)} texts in one request: at most {self.texts} are taken, send several")
+            raise TextTooLong(f"{len(texts)} texts in one request: at most {self.texts} are taken, send several")
         longest = max(map(len, texts), default=0)
         if longest > self.characters:
-            raise InvalidRequest(f"a text of {longest} characters: at most {self.characters} are taken, split it")
+            raise TextTooLong(f"a text of {longest} characters: at most {self.characters} are taken, split it")
 
 
 class LimitMiddleware:
