@@ -15,6 +15,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.SiLU": "silu",
 }
 
 

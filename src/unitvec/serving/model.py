@@ -80,6 +80,8 @@ class LoadedModel:
             raise InvalidRequest(NO_ROOM)
 
     def _fit(self, ids: Sequence[int], context: int, truncate: bool) -> Ids:
+        if not ids:  # a model without begin and end tokens
+            raise InvalidRequest("a text of no tokens cannot be embedded by this model")
         if len(ids) <= context:
             return tuple(ids)
         if not truncate:

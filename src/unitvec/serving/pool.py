@@ -177,20 +177,20 @@ class Pool:
 
     def _make_room(self, stored: StoredModel) -> None:
         needed = stored.size
+        if needed > self._max_bytes:
+            raise UnitvecError(
+                f"model {stored.name.short!r} needs {needed >> 20} MiB of memory, there are "
+                f"{int(self._max_bytes) >> 20} MiB for models"
+            )
         while True:
             loaded = [r for r in self._residents.values() if r.ready]
             taken = sum(r.model.bytes for r in loaded)
             if len(loaded) < self._max_models and (taken + needed <= self._max_bytes or not loaded):
-                if needed > self._max_bytes:
-                    raise UnitvecError(
-                        f"model {stored.name.short!r} needs {needed >> 20} MiB of memory, there are "
-                        f"{int(self._max_bytes) >> 20} MiB for models"
-                    )
                 return
-            idle = [r for r in loaded if not r.users]
+            idle = [r for r in loaded if not r.users and r.name not in self._pinned]
             if not idle:
                 raise Overloaded(
                     f"no room for model {stored.name.short!r}: it needs {needed >> 20} MiB, and the {len(loaded)} "
-                    f"models in memory ({taken >> 20} MiB) are all in use"
+                    f"models in memory ({taken >> 20} MiB) are in use or to be kept"
                 )
             self._evict(min(idle, key=lambda r: r.used))
