@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import uvicorn
+from starlette.applications import Starlette
 
 from unitvec import __version__, config, pages
 from unitvec.api import manage
@@ -29,6 +30,7 @@ from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
 from unitvec.errors import UnitvecError
+from unitvec.serving.backend import Backend
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
@@ -59,7 +61,7 @@ class Settings:
     max_queue: int
     max_queue_tokens: int
     max_models: int
-    max_bytes: int
+    max_bytes: int | None  # None for 80 % of what this process may use
     auto_pull: bool
     cache_bytes: int
     threads: int
@@ -98,40 +100,66 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
     """
     # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
     sys.setswitchinterval(0.0005)
-    with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+    with asyncio.Runner(loop_factory=loop_factory()) as loop:
         loop.run(_serve(settings, stores, at, names))
 
 
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
-    service = _service(settings, stores)
+    service = make_service(settings, stores)
+    await asyncio.gather(*(service.pool.pin(name) for name in names))
+    app = application(service, settings, stores, names, in_memory=lambda name: bool(service.pool.resident(name)))
+    _greet(settings, service)
+    await listening(app, settings, at)
+    await asyncio.to_thread(service.runner.close, drop=True)
+
+
+def application(
+    backend: Backend,
+    settings: Settings,
+    stores: Stores,
+    names: Sequence[Name],
+    *,
+    in_memory: Callable[[Name], bool] = lambda _: False,
+) -> Starlette:
+    """All routes, with what every request passes around them. To be called on the loop that will serve it.
+
+    Args:
+        backend: embeds.
+        settings: how.
+        stores: the models at hand. A model that changes there is unloaded.
+        names: the models that the server was told to serve.
+        in_memory: whether a model is known to be loaded without looking into the store.
+    """
     loop = asyncio.get_running_loop()
 
     def changed(name: Name) -> None:
-        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+        asyncio.run_coroutine_threadsafe(backend.stop(name), loop)  # the next request loads what it stands for now
 
     stores.on_change = changed
-    await asyncio.gather(*(service.pool.pin(name) for name in names))
     traffic = Traffic()
-    catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
+    catalog, calls = Catalog(stores), Calls(backend, settings.door.limits)
     routes = [
         *OllamaAPI(calls, catalog).routes,
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
         *manage.routes(stores),
-        *OpsAPI(service, traffic).routes,
+        *OpsAPI(backend, traffic).routes,
     ]
     gateway = None
     if settings.upstream:
-        keeps_key = bool(settings.door.keys)
-        gateway = Gateway(settings.upstream, catalog, lambda n: bool(service.pool.resident(n)), keeps_key=keeps_key)
+        gateway = Gateway(settings.upstream, catalog, in_memory, keeps_key=bool(settings.door.keys))
         routes = gateway.around(routes)
-    app = create_app(
+    return create_app(
         routes,
         settings.door,
         traffic,
         elsewhere=gateway.send_on if gateway else None,
         tracer=tracer() if settings.traces else None,
     )
+
+
+async def listening(app: Starlette, settings: Settings, at: socket.socket) -> None:
+    """Serve ``app`` on a socket until SIGTERM or Ctrl-C, and then what is under way."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -148,16 +176,15 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
             timeout_graceful_shutdown=GRACE,
         )
     )
-    _greet(settings, service)
     # uvicorn turns these into a graceful stop, and raises them once more when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     await server.serve(sockets=[at])
     await asyncio.sleep(0)  # what was cut short hears of it
-    await asyncio.to_thread(service.runner.close, drop=True)
 
 
-def _service(settings: Settings, stores: Stores) -> Service:
+def make_service(settings: Settings, stores: Stores) -> Service:
+    """The service of this process, as the settings have it; on the loop that it is to live on."""
     counters = Counters()
 
     # Concurrent calls pull a model once.
@@ -189,7 +216,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         unloaded,
         keep_alive=settings.keep_alive,
         max_models=settings.max_models,
-        max_bytes=settings.max_bytes,
+        max_bytes=settings.max_bytes or 0.8 * config.available_memory(),
     )
     return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 
@@ -207,7 +234,8 @@ def _greet(settings: Settings, service: Service) -> None:
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop; None for Python's own."""
     try:
         import uvloop
     except ImportError:  # there is none for Windows

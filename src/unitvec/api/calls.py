@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from unitvec.api.answers import JSONResponse
 from unitvec.api.limits import Limits
 from unitvec.errors import ModelNotFound, Overloaded
+from unitvec.serving.backend import Backend, Embeddings
 from unitvec.serving.batcher import Ids
-from unitvec.serving.service import Embeddings, Service
 from unitvec.store.name import Name
 
 T = TypeVar("T")
@@ -26,11 +26,11 @@ class Calls:
     """Embeds for HTTP.
 
     Attributes:
-        service: runs the texts.
+        backend: runs the texts.
         limits: what a request may ask for.
     """
 
-    service: Service
+    backend: Backend
     limits: Limits
 
     async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
@@ -38,14 +38,14 @@ class Calls:
         body = await request.body()
         began = time.perf_counter()
         asked = parse(body)
-        self.service.counters.parse_seconds += time.perf_counter() - began
+        self.backend.counters.parse_seconds += time.perf_counter() - began
         return asked
 
     def write(self, content: Any, headers: dict[str, str] | None = None) -> JSONResponse:
         """An answer with vectors in it."""
         began = time.perf_counter()
         response = JSONResponse(content, headers=headers)
-        self.service.counters.write_seconds += time.perf_counter() - began
+        self.backend.counters.write_seconds += time.perf_counter() - began
         return response
 
     async def embed(
@@ -58,14 +58,14 @@ class Calls:
             model: the model's name as it was sent.
             name: the same, read.
             texts: what to embed.
-            options: see :meth:`unitvec.serving.service.Service.embed`.
+            options: see :meth:`unitvec.serving.backend.Backend.embed`.
 
         Raises:
             ClientDisconnect: nobody is there to answer.
-            UnitvecError: as ``Service.embed``, or a limit was crossed.
+            UnitvecError: as ``Backend.embed``, or a limit was crossed.
         """
         self.limits.check(texts)
-        work = self.service.embed(name, texts, client=client_of(request), **options)
+        work = self.backend.embed(name, texts, client=client_of(request), **options)
         with named_as_sent(model):
             answer = await while_connected(request, work)
         request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}

@@ -96,6 +96,10 @@ class Pool:
         """Those that are loaded, first the one that stays longest, as Ollama lists them."""
         return sorted((r for r in self._residents.values() if r.ready), key=lambda r: -r.expires_in)
 
+    def names(self) -> list[str]:
+        """Those that are loaded and those that are being loaded."""
+        return [name.short for name in self._residents]
+
     def resident(self, name: Name) -> Resident | None:
         """A model's place in memory, if it has one."""
         return self._residents.get(name)

@@ -73,6 +73,11 @@ class Runner:
         return self._batcher.waiting_requests, self._batcher.waiting_tokens
 
     @property
+    def closed(self) -> bool:
+        """It takes nothing more: it was told so, or it failed."""
+        return self._closed
+
+    @property
     def running(self) -> int:
         """Tokens that run."""
         return self._batcher.running_tokens
