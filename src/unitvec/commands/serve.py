@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,12 @@ from unitvec import config, logs
 from unitvec.api.values import parse_duration
 from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
+from unitvec.commands.ray_options import ray_options, scale_of
 from unitvec.errors import InvalidRequest
 from unitvec.store.name import Name
+
+if TYPE_CHECKING:
+    from unitvec.server import Settings
 
 DEFAULT_QUEUE = 512
 
@@ -48,7 +52,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.argument("names", nargs=-1, metavar="[MODEL]...", envvar="UNITVEC_MODELS")
 @click.option(
     "--host",
     envvar="OLLAMA_HOST",
@@ -157,23 +161,8 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="How those lines look.",
 )
 @http_options
-def command(
-    names: tuple[str, ...],
-    host: str,
-    keep_alive: float,
-    context_length: int,
-    max_queue: int,
-    max_queue_tokens: int,
-    max_loaded_models: int,
-    memory: int | None,
-    auto_pull: bool,
-    cache_mb: int,
-    threads: int | None,
-    workers: int | None,
-    log_level: str,
-    log_format: str,
-    **http: Any,
-) -> None:
+@ray_options
+def command(names: tuple[str, ...], host: str, ray: str | None, **options: Any) -> None:
     """Serve models over HTTP, with Ollama's API.
 
     The MODELs named are fetched where they are missing, and stay in memory. Others that are at hand are
@@ -184,36 +173,48 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server itself handles it
 
     wanted = [Name.parse(name) for name in names]
-    certificates = tls(http)
-    address = config.Address.parse(host)
-    if certificates:
-        address = dataclasses.replace(address, scheme="https")
-    socket = server.listen(address)  # before anything that takes long
+    settings = settings_of(host, options)
+    if ray is not None:
+        from unitvec.cluster import deploy
+    socket = server.listen(settings.address)  # before anything that takes long
     stores = config.stores()
     for name in wanted:
         with reporter() as report:
             stores.fetch(name, report)
-    logs.configure(log_level, log_format)
-    cores = config.available_cores()
+    logs.configure(options["log_level"], options["log_format"])
     os.environ.setdefault(
-        "RAYON_NUM_THREADS", str(cores)
+        "RAYON_NUM_THREADS", str(config.available_cores())
     )  # the tokenizer's threads know nothing of a container's limit
-    each = threads or min(cores, 4)
-    settings = server.Settings(
+    if ray is not None:
+        deploy.serve_here(settings, scale_of(options), stores, socket, wanted, ray or None)
+    else:
+        server.serve(settings, stores, socket, wanted)
+
+
+def settings_of(host: str, options: dict[str, Any]) -> Settings:
+    """What the options say, as click gives them."""
+    from unitvec.server import Settings
+
+    certificates = tls(options)
+    address = config.Address.parse(host)
+    if certificates:
+        address = dataclasses.replace(address, scheme="https")
+    cores = config.available_cores()
+    threads = options["threads"] or min(cores, 4)
+    return Settings(
         address=address,
-        door=door(http, loopback=address.is_loopback),
+        door=door(options, loopback=address.is_loopback),
         tls=certificates,
-        upstream=http["upstream"],
-        traces=http["traces"],
-        keep_alive=keep_alive,
-        context=context_length or config.DEFAULT_CONTEXT,
-        max_queue=max_queue or DEFAULT_QUEUE,
-        max_queue_tokens=max_queue_tokens,
-        max_models=max_loaded_models or config.UNBOUNDED,
-        max_bytes=memory or int(0.8 * config.available_memory()),
-        auto_pull=auto_pull,
-        cache_bytes=cache_mb << 20,
-        threads=each,
-        workers=workers or max(1, cores // each),
+        upstream=options["upstream"],
+        traces=options["traces"],
+        keep_alive=options["keep_alive"],
+        context=options["context_length"] or config.DEFAULT_CONTEXT,
+        max_queue=options["max_queue"] or DEFAULT_QUEUE,
+        max_queue_tokens=options["max_queue_tokens"],
+        max_models=options["max_loaded_models"] or config.UNBOUNDED,
+        max_bytes=options["memory"],
+        auto_pull=options["auto_pull"],
+        cache_bytes=options["cache_mb"] << 20,
+        threads=threads,
+        workers=options["workers"] or max(1, cores // threads),
     )
-    server.serve(settings, stores, socket, wanted)

@@ -1,0 +1,74 @@
+"""A replica: the single machine's service, in an actor of Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from unitvec import config, server
+from unitvec.errors import UnitvecError
+from unitvec.serving.backend import Embeddings, Figures
+from unitvec.serving.batcher import Ids
+from unitvec.store.name import Name
+
+
+class Replica:
+    """Holds models by need and embeds; as many threads as the actor was given cores.
+
+    Errors of the caller's are handed back as values: Serve would write a raised one into its log as a fault.
+
+    Args:
+        settings: how; ``threads`` and ``workers`` follow from the cores.
+        names: models to load before the first request, and to keep.
+    """
+
+    # Serve awaits it, on the loop that will serve.
+    async def __init__(self, settings: server.Settings, names: Sequence[Name]) -> None:  # type: ignore[misc]
+        cores = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        mine = dataclasses.replace(
+            settings, threads=cores, workers=1, max_bytes=settings.max_bytes or _share_of_memory(cores)
+        )
+        os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
+        sys.setswitchinterval(0.0005)  # as in unitvec.server.serve
+        stores = config.stores()
+        for name in names:
+            await asyncio.to_thread(stores.fetch, name)
+        self._service = server.make_service(mine, stores)
+        await asyncio.gather(*(self._service.pool.pin(name) for name in names))
+
+    async def embed(
+        self, name: Name, texts: Sequence[str] | Sequence[Ids], options: dict[str, Any]
+    ) -> Embeddings | UnitvecError:
+        """See :meth:`unitvec.serving.backend.Backend.embed`."""
+        try:
+            return await self._service.embed(name, texts, **options)
+        except UnitvecError as error:
+            return error
+
+    async def figures(self) -> Figures:
+        """How this replica does."""
+        return await self._service.figures()
+
+    async def stop(self, name: Name) -> bool:
+        """Unload a model here."""
+        return await self._service.stop(name)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """What Serve passes on to the routers: the models that are in memory here or on their way."""
+        return {"models": self._service.pool.names()}
+
+    def check_health(self) -> None:
+        """Raises where nothing can run here any more: Serve then replaces the replica."""
+        if self._service.runner.closed:
+            raise RuntimeError("the scheduler failed")
+
+
+def _share_of_memory(cores: int) -> int:
+    """80 % of the node's memory, divided by the cores as the node's replicas are."""
+    return int(0.8 * config.available_memory() * min(1.0, cores / config.available_cores()))
