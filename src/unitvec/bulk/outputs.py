@@ -67,12 +67,15 @@ def json_lines(part: Part) -> Iterator[bytes]:
         yield orjson.dumps({**row, carried.EMBEDDING: value}, default=carried.in_json, option=_IN_JSON)
 
 
-def write_rejects(file: IO[bytes], parts: Iterable[Part], files: Sequence[str]) -> None:
-    """A line of JSON for each row without a vector.
+def write_rejects(file: IO[bytes], parts: Iterable[Part], files: Sequence[str], before: int = 0) -> None:
+    """A line of JSON for each row without a vector; ``row`` counts from 0 over the output, ``file_row`` in its file.
 
-    ``row`` counts from 0 over the whole output, ``file_row`` within ``file``.
+    Args:
+        file: where to.
+        parts: which follow each other.
+        files: the input's.
+        before: rows before the first of them.
     """
-    before = 0
     for part in parts:
         for row, reason in sorted(part.refused.items()):
             value = {

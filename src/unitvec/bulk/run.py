@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from typing import TypeVar
 
 from unitvec.bulk.executor import Executor
@@ -42,17 +43,24 @@ def ordered(function: Callable[[T], U], items: Iterable[T], ahead: int, stop: Ca
             raise
 
 
+def frontier(work: Work) -> Position:
+    """All windows before this place are done."""
+    return _leading(work)[1]
+
+
 def missing(source: Source, work: Work) -> Iterator[Window]:
     """The windows of which no part is there; what lies before the first of them is not read."""
     done = set(work.numbers())
-    number, start = 0, Position()
-    while number in done:
-        number += 1
-    if number:
-        start = work.about(number - 1).end
-    for window in source.windows(number, start):
+    for window in source.windows(*_leading(work)):
         if window.number not in done:
             yield window
+
+
+def _leading(work: Work) -> tuple[int, Position]:
+    """How many parts from the first on are there, and where the last of them ends."""
+    done = set(work.numbers())
+    number = next(number for number in count() if number not in done)
+    return number, work.about(number - 1).end if number else Position()
 
 
 def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, strict: bool) -> Iterator[Done]:
