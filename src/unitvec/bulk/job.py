@@ -56,7 +56,10 @@ class Job:
             raise InvalidRequest("plain lines have one column, 'text': --input-format says of what kind files are")
         if carried.EMBEDDING in settings.carry:
             raise InvalidRequest(f"{carried.EMBEDDING!r} is the name of the output's own column: it cannot be carried")
-        if self.output is not None and outputs.kind_of(self.output) == "parquet":
+        kind = outputs.kind_of(self.output) if self.output else "jsonl"
+        if kind == "npy" and settings.carry:
+            raise InvalidRequest("an array holds vectors only: columns are carried to .parquet and .jsonl")
+        if kind == "parquet":
             pyarrow("Parquet")
         return Source(self.files, settings.input_format, Wanted(settings.column, settings.carry, settings.window))
 
@@ -140,7 +143,7 @@ def _to_stdout(job: Job, source: Source, executor: Executor) -> Totals:
 def _summarize(whole: Totals, progress: Progress, where: str) -> None:
     took = human.duration(timedelta(seconds=progress.seconds)).lower()
     rate = f"{progress.tokens:,} tokens in {took}, {progress.tokens / progress.seconds:,.0f} tokens/s"
-    click.echo(f"{_rows(whole.rows)}, {whole.texts:,} texts embedded; {rate}: {where}", err=True)
+    click.echo(f"{_rows(whole.rows)}, {whole.texts:,} different texts; {rate}: {where}", err=True)
 
 
 def _rows(count: int) -> str:
@@ -153,9 +156,8 @@ def _told_how_to_go_on(plan: Plan, parts: Work) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, UnitvecError) as error:
-        click.echo("", err=True)
         if isinstance(error, KeyboardInterrupt):
-            click.echo("stopped", err=True)
+            click.echo("\nstopped", err=True)
         if not plan.can_resume:
             click.echo("What came through standard input is lost: only a run on files can be resumed.", err=True)
         elif not isinstance(error, InvalidRequest):

@@ -13,7 +13,7 @@ from unitvec.serving.batcher import Ids
 from unitvec.serving.model import LoadedModel, context_limit, finish
 from unitvec.store.model import StoredModel
 
-_TOKENS = 1024  # of a micro-batch: enough to fill the matrix products, little enough to stay in the caches
+_TOKENS = 512  # of a micro-batch: enough to fill the matrix products, little enough to stay in the caches
 
 
 class Local:
