@@ -69,7 +69,7 @@ class ParquetReader:
         texts: list[str] = []
         refused: dict[int, str] = {}
         batches: list[pa.RecordBatch] = []
-        characters = 0
+        characters, along = 0, 0
         for batch, weight in self._batches(start.row):
             begin = 0
             for row, value in enumerate(_values(batch.column(self._wanted.column)), 1):
@@ -77,12 +77,13 @@ class ParquetReader:
                 if reason:
                     refused[len(texts)] = reason
                 texts.append(text)
-                characters += len(text) + weight
-                if self._wanted.is_full(len(texts), characters):
+                characters += len(text)
+                along += weight
+                if self._wanted.is_full(len(texts), characters, along):
                     batches.append(batch.slice(begin, row - begin))
                     window = self._window(number, start, texts, refused, batches)
                     yield window
-                    texts, refused, batches, characters = [], {}, [], 0
+                    texts, refused, batches, characters, along = [], {}, [], 0, 0
                     number, start, begin = number + 1, window.end, row
             if begin < batch.num_rows:
                 batches.append(batch.slice(begin))
@@ -100,7 +101,7 @@ class ParquetReader:
         return Window(number, start, Position(start.file, row, row), texts, refused, along)
 
     def _batches(self, row: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """What follows ``row``, and how many bytes a row has in the middle of its row group."""
+        """What follows ``row``, and how many bytes each row of it carries along."""
         arrow = pyarrow("Parquet")
         columns = list(dict.fromkeys([self._wanted.column, *self._carry]))
         with self._open() as file:
@@ -110,13 +111,18 @@ class ParquetReader:
                     if row >= group.num_rows:
                         row -= group.num_rows
                         continue
-                    weight = group.total_byte_size // group.num_rows
+                    weight = self._weight(group)
                     for batch in file.iter_batches(_BATCH, row_groups=[number], columns=columns, use_threads=False):
                         if row < batch.num_rows:
                             yield batch.slice(row), weight
                         row = max(0, row - batch.num_rows)
             except (OSError, arrow.ArrowException) as error:
                 raise InvalidRequest(f"{self.path} is damaged: {error}") from None
+
+    def _weight(self, group: pq.RowGroupMetaData) -> int:
+        chunks = map(group.column, range(group.num_columns))
+        sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in self._carry]
+        return int(sum(sizes) // group.num_rows)
 
     def _open(self) -> pq.ParquetFile:
         arrow = pyarrow("Parquet")

@@ -11,7 +11,8 @@ from unitvec.bulk.inputs import COMPRESSED, STDIN
 from unitvec.bulk.window import Position, Window
 
 ALL = "*"  # stands for every column
-_CHARACTERS = 8 << 20  # of a window, so that one of long rows is no larger in memory than one of many
+_CHARACTERS = 1 << 20  # of a window's texts, so that one of long texts is no more work than one of short ones
+_CARRIED = 32 << 20  # bytes of what a window carries along, so that it is no larger in memory either
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,22 @@ class Wanted:
     Attributes:
         column: which holds the text; in JSON it may be a path, ``a.b``.
         carry: columns to carry along to the output, likewise; ``*`` for all.
-        rows: of a window.
+        rows: of a window, at most.
     """
 
     column: str
     carry: tuple[str, ...]
     rows: int
 
-    def is_full(self, rows: int, characters: int) -> bool:
-        """Whether a window of so much ends. It depends on nothing else, so that windows are the same each time."""
-        return rows >= self.rows or characters >= _CHARACTERS
+    def is_full(self, rows: int, characters: int, along: int) -> bool:
+        """Whether a window ends here. It depends on nothing else, so that windows are the same each time.
+
+        Args:
+            rows: that it has.
+            characters: of its texts.
+            along: bytes that it carries along, about.
+        """
+        return rows >= self.rows or characters >= _CHARACTERS or along >= _CARRIED
 
 
 class Reader(Protocol):

@@ -73,7 +73,7 @@ class TextReader:
         texts: list[str] = []
         refused: dict[int, str] = {}
         columns: list[dict[str, Any]] = []
-        characters = 0
+        characters, along = 0, 0
         end = start
         with self._open() as file:
             lines = _Lines(file)
@@ -82,11 +82,12 @@ class TextReader:
                     refused[len(texts)] = row.reason
                 texts.append(row.text)
                 columns.append(row.columns or {})
-                characters += lines.offset - end.offset
+                characters += len(row.text)
+                along += lines.offset - end.offset if self._wanted.carry else 0
                 end = Position(start.file, end.row + 1, lines.offset)
-                if self._wanted.is_full(len(texts), characters):
+                if self._wanted.is_full(len(texts), characters, along):
                     yield self._window(number, start, end, texts, refused, columns)
-                    texts, refused, columns, characters = [], {}, [], 0
+                    texts, refused, columns, characters, along = [], {}, [], 0, 0
                     number, start = number + 1, end
         if texts:
             yield self._window(number, start, end, texts, refused, columns)
