@@ -43,7 +43,7 @@ class Yardstick:
 
     def tokens_per_second(self, ids: list[Ids]) -> float:
         """Throughput on all of ``ids``."""
-        return max(self._throughput(ids, size) for size in SIZES)
+        return max(self.throughput(ids, size) for size in SIZES)
 
     def seconds_one_by_one(self, ids: list[Ids]) -> list[float]:
         """How long each takes by itself."""
@@ -59,7 +59,7 @@ class Yardstick:
         found = np.concatenate([self._engine.run([one]) for one in ids])
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-    def _throughput(self, ids: list[Ids], size: int) -> float:
+    def throughput(self, ids: list[Ids], size: int) -> float:
         batches: list[list[Ids]] = [[]]
         for one in sorted(ids, key=len):
             if sum(map(len, batches[-1])) + len(one) > max(size, len(one)):
