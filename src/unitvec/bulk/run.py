@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TypeVar
 
-from unitvec.bulk.executor import Executor
+from unitvec.bulk.executor import Executor, Pipeline
 from unitvec.bulk.sources import Source
 from unitvec.bulk.window import Part, Position, Window, embed_window
 from unitvec.bulk.work import Done, Work
@@ -63,7 +63,7 @@ def _leading(work: Work) -> tuple[int, Position]:
     return number, work.about(number - 1).end if number else Position()
 
 
-def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, strict: bool) -> Iterator[Done]:
+def embed_to(work: Work, source: Source, executor: Executor | Pipeline, *, dtype: str, strict: bool) -> Iterator[Done]:
     """Do what is missing of some work.
 
     Args:
@@ -81,13 +81,31 @@ def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, stri
         UnitvecError: as the executor has it, or a part cannot be written.
     """
 
-    def do(window: Window) -> Done:
-        part = embed_window(window, executor, dtype)
+    def keep(part: Part) -> Done:
         if strict:
             check(part, source)
         return work.write(part)
 
+    if isinstance(executor, Pipeline):
+        yield from map(keep, executor.parts(work))
+        return
+
+    def do(window: Window) -> Done:
+        return keep(embed_window(window, executor, dtype))
+
     yield from ordered(do, missing(source, work), executor.ahead, executor.close)
+
+
+def embedded(source: Source, executor: Executor | Pipeline, *, dtype: str) -> Iterator[Part]:
+    """All of the input, kept nowhere; see :func:`embed_to`."""
+    if isinstance(executor, Pipeline):
+        yield from executor.parts(None)
+        return
+
+    def do(window: Window) -> Part:
+        return embed_window(window, executor, dtype)
+
+    yield from ordered(do, source.windows(), executor.ahead, executor.close)
 
 
 def check(part: Part, source: Source) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import click
 import ray
@@ -19,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 
 from unitvec import __version__, server
 from unitvec.cluster import FAST
+from unitvec.cluster.connect import connect
 from unitvec.cluster.ingress import Ingress
 from unitvec.cluster.replica import Replica
 from unitvec.cluster.router import ModelRouter
@@ -127,9 +125,7 @@ def serve_here(
     Raises:
         UnitvecError: there is no cluster at the address, or the replicas do not start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _connect(address)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    connect(address)
     serve.start(proxy_location="Disabled")
     known = serve.status().applications.get(APPLICATION)
     if shared := known is not None and known.status == "RUNNING":
@@ -159,16 +155,3 @@ def serve_here(
             loop.run(run())
     finally:
         ray.shutdown()
-
-
-def _connect(address: str | None) -> None:
-    options: dict[str, Any] = {"namespace": APPLICATION, "log_to_driver": False, "logging_level": "ERROR"}
-    if address != "local":
-        try:
-            ray.init(address or "auto", **options)
-        except ConnectionError as error:
-            if address:
-                raise UnitvecError(f"no cluster at {address}: {error}") from None
-        else:
-            return
-    ray.init("local", include_dashboard=False, **options)
