@@ -1,46 +1,61 @@
 """A cluster of single-thread replicas on this machine against the plain server: what Ray adds to a request.
 
-    python bench/cluster.py [--rounds 5] [--seconds 3] [--json FILE]
+    python bench/cluster.py [--rounds 5] [--seconds 2] [--json FILE]
 
-Needs `pip install '.[ray]'`. All servers run at once and are measured in turns on texts that are new to each;
-every figure is the median of the rounds. The plain server is measured as it starts by itself (one session
-of as many threads as there are cores), and with single-thread workers, as the replicas are.
+Needs `pip install '.[ray]'`. One server at a time, for Ray's own processes are never quite idle; the plain
+server comes first and last, and what lies between its two turns tells how steady the machine was. Every figure
+is the median of the rounds, on texts that are new to each server. The plain server is measured as it starts by itself
+(one session of as many threads as there are cores), and with single-thread workers, as the replicas are.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from statistics import median
 
-from servers import Figures, Others, Recipe, quietest, started
+from servers import Figures, Recipe, started
 from unitvec import config
 from unitvec.bench import load, machine
 from unitvec.bench.measure import Bench
 from unitvec.bench.texts import Texts
 
-CORES = config.available_cores()
+CORES = str(config.available_cores())
+PLAIN = ["--threads", CORES]
 SERVERS = {
-    "plain": ["--threads", str(CORES)],
-    "plain, single-thread workers": ["--threads", "1", "--workers", str(CORES)],
-    "Ray": ["--ray=local", "--threads", "1", "--min-replicas", str(CORES), "--max-replicas", str(CORES)],
+    "plain": PLAIN,
+    "plain, single-thread workers": ["--threads", "1", "--workers", CORES],
+    "Ray": ["--ray=local", "--threads", "1", "--min-replicas", CORES, "--max-replicas", CORES],
     "Ray, behind Serve's proxy": [],
+    "plain, once more": PLAIN,
 }
 
 
 def measure(bench: Bench, seconds: float, pace: float) -> Figures:
-    """Texts a second of 16 clients, and p50 of one by one in ms."""
-    many = load.run(bench.closed_of("short", bench.requests("short", 1, max(64, round(pace * seconds))), 16))
+    """Throughput of 16 clients, and the time of one by one; what the machine's cores did for a request."""
+    requests = bench.requests("short", 1, max(64, round(pace * seconds)))
+    before = busy_seconds()
+    many = load.run(bench.closed_of("short", requests, 16))
+    spent = busy_seconds() - before
     single = load.run(bench.closed_of("short", bench.requests("short", 1, max(30, round(pace * seconds / 4))), 1))
     assert not many.errors + single.errors, (many.failures, single.failures)
     return {
         "16 clients, texts/s": many.texts_per_second,
         "16 clients, p50 ms": many.p50 * 1000,
+        "16 clients, ms of all cores a text": spent / len(requests) * 1000,
         "one by one, p50 ms": single.p50 * 1000,
+        "one by one, p99 ms": single.p99 * 1000,
     }
+
+
+def busy_seconds() -> float:
+    """Seconds that all cores together have been busy, for whomever, since the machine started."""
+    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def command(name: str) -> list[str]:
@@ -52,27 +67,26 @@ def command(name: str) -> list[str]:
 
 def proxied(port: int) -> None:
     """`serve run unitvec.cluster:app`, on a port and a cluster of its own."""
-    import os
-    import signal
-
     os.environ |= {"UNITVEC_MODELS": "all-minilm", "UNITVEC_THREADS": "1", "UNITVEC_LOG_LEVEL": "warning"}
-    os.environ |= {"UNITVEC_MIN_REPLICAS": str(CORES), "UNITVEC_MAX_REPLICAS": str(CORES)}
-    from unitvec.cluster import app  # isort: skip
+    os.environ |= {"UNITVEC_MIN_REPLICAS": CORES, "UNITVEC_MAX_REPLICAS": CORES}
+    from unitvec.cluster import app, connect  # isort: skip
     import ray
     from ray import serve
 
-    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    connect.connect("local")
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(app)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    ray.shutdown()
+    try:
+        signal.pause()
+    finally:
+        ray.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="time for each measurement, about")
-    parser.add_argument("--quiet", type=float, default=0.1, help="share of the machine that others may take")
+    parser.add_argument("--seconds", type=float, default=2, help="time for each measurement, about")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--proxied", type=int, help=argparse.SUPPRESS)
@@ -81,32 +95,20 @@ def main() -> None:
         proxied(asked.proxied)
         return
     texts = Texts(asked.seed)
-    rounds: list[dict[str, Figures]] = []
-    with contextlib.ExitStack() as stack:
-        running = {
-            name: stack.enter_context(started(Recipe(name, "ollama", "all-minilm", command(name)), texts))
-            for name in SERVERS
-        }
-        pace = {name: measure(bench, 1, 150)["16 clients, texts/s"] for name, (bench, _) in running.items()}
-        others = Others([group for _, group in running.values()])
-        for number in range(1, asked.rounds + 1):
-            figures = {}
-            for name, (bench, _) in running.items():
-                busy, found = quietest(lambda b=bench, n=name: measure(b, asked.seconds, pace[n]), others, asked.quiet)
-                figures[name] = found | {"others, share of the machine": busy}
-            rounds.append(figures)
-            ratios = (
-                f"{n} {f['16 clients, texts/s'] / figures['plain']['16 clients, texts/s']:.2f}"
-                for n, f in figures.items()
-            )
-            print(f"round {number}, throughput as shares of the plain server's: {', '.join(ratios)}", flush=True)
-    medians = {n: {k: median(r[n][k] for r in rounds) for k in rounds[0][n]} for n in SERVERS}
+    rounds: dict[str, list[Figures]] = {}
+    for name in SERVERS:
+        with started(Recipe("cluster", "ollama", "all-minilm", command(name)), texts) as (bench, _):
+            pace = measure(bench, 1, 150)["16 clients, texts/s"]
+            rounds[name] = [measure(bench, asked.seconds, pace) for _ in range(asked.rounds)]
+        print(f"{name}: {median(one['16 clients, texts/s'] for one in rounds[name]):.0f} texts/s", flush=True)
+    medians = {n: {key: median(one[key] for one in found) for key in found[0]} for n, found in rounds.items()}
+    plain = medians["plain"]
     for name, found in medians.items():
-        share = median(r[name]["16 clients, texts/s"] / r["plain"]["16 clients, texts/s"] for r in rounds)
-        more = median(r[name]["one by one, p50 ms"] - r["plain"]["one by one, p50 ms"] for r in rounds)
-        print(f"\n{name}: share of the plain server's throughput {share:.2f}, p50 one by one {more:+.1f} ms")
+        share = found["16 clients, texts/s"] / plain["16 clients, texts/s"]
+        more = found["one by one, p50 ms"] - plain["one by one, p50 ms"]
+        print(f"\n{name}: {share:.2f} of the plain server's throughput, p50 one by one {more:+.1f} ms")
         for key, value in found.items():
-            print(f"  {key:<30} {value:>9.4g}")
+            print(f"  {key:<36} {value:>9.4g}")
     if asked.json:
         report = {"machine": machine.describe(), "seed": asked.seed, "medians": medians, "rounds": rounds}
         asked.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -95,6 +95,17 @@ def test_a_killed_replica_loses_no_request(door: Server) -> None:
     check_all(load, door)
 
 
+def test_a_second_door_shares_the_replicas(nodes: Nodes, door: Server) -> None:
+    before = set(replicas())
+    second = Server(f"--ray={nodes.address}")
+    vector = door.embed(input="the same text")["embeddings"]
+    assert second.embed(input="the same text")["embeddings"] == vector
+    assert second.client.get("/api/ps").json()["models"][0]["name"] == "all-minilm:latest"
+    second.close()
+    assert set(replicas()) == before
+    assert door.embed(input="the same text")["embeddings"] == vector
+
+
 def test_a_caller_who_leaves_frees_the_replica(door: Server) -> None:
     def counted(name: str) -> float:
         found = re.search(rf"^unitvec_{name} ([\d.]+)", door.client.get("/metrics").text, re.MULTILINE)

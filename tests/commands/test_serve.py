@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -37,6 +38,8 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do() -> None:
         (["serve", "--host", "256.256.256.256:1"], "cannot listen"),
         (["serve", "--keep-alive", "soon"], "invalid duration"),
         (["serve", "--memory", "much"], "no size"),
+        (["serve", "--ray", "all-minilm"], "name models before --ray"),
+        (["serve", "--ray", "--min-replicas", "3", "--max-replicas", "2"], "is less than"),
         (["sevre"], "No such command"),
     ],
 )
@@ -45,6 +48,13 @@ def test_a_mistake_is_named(arguments: list[str], wrong: str) -> None:
     assert result.returncode in (1, 2)
     assert wrong in result.stderr.decode()
     assert "Traceback" not in result.stderr.decode()
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_a_cluster_says_what_to_install() -> None:
+    result = unitvec("serve", "--ray", "--host", f"127.0.0.1:{free_port()}")
+    assert result.returncode == 1
+    assert result.stderr.decode() == "Error: a cluster needs Ray: pip install 'unitvec[ray]'\n"
 
 
 def test_help_explains_each_setting_and_its_variable() -> None:

@@ -23,6 +23,7 @@ def connect(address: str | None) -> None:
         UnitvecError: there is none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it writes where our lines go
     options: dict[str, Any] = {"namespace": "unitvec", "log_to_driver": False, "logging_level": "ERROR"}
     for name in ("ray.serve", "ray.data"):

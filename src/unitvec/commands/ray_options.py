@@ -83,9 +83,9 @@ def ray_options(function: F) -> F:
 
 def scale_of(options: dict[str, Any]) -> Scale:
     """How many replicas the options ask for."""
-    from unitvec.cluster.deploy import Scale
-
     least, most = options["min_replicas"], options["max_replicas"]
     if most is not None and most < least:
         raise click.UsageError(f"--max-replicas {most} is less than --min-replicas {least}")
+    from unitvec.cluster.deploy import Scale
+
     return Scale(least, most, options["target_requests"], options["scale_down_after"])

@@ -175,6 +175,7 @@ def command(names: tuple[str, ...], host: str, ray: str | None, **options: Any) 
     wanted = [Name.parse(name) for name in names]
     settings = settings_of(host, options)
     if ray is not None:
+        scale = scale_of(options)
         from unitvec.cluster import deploy
     socket = server.listen(settings.address)  # before anything that takes long
     stores = config.stores()
@@ -186,7 +187,7 @@ def command(names: tuple[str, ...], host: str, ray: str | None, **options: Any) 
         "RAYON_NUM_THREADS", str(config.available_cores())
     )  # the tokenizer's threads know nothing of a container's limit
     if ray is not None:
-        deploy.serve_here(settings, scale_of(options), stores, socket, wanted, ray or None)
+        deploy.serve_here(settings, scale, stores, socket, wanted, ray or None)
     else:
         server.serve(settings, stores, socket, wanted)
 
