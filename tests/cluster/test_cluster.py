@@ -95,6 +95,13 @@ def test_a_killed_replica_loses_no_request(door: Server) -> None:
     check_all(load, door)
 
 
+def test_an_answer_may_be_large(door: Server) -> None:
+    vectors = np.array(door.embed(input=[f"text {n}" for n in range(3_000)])["embeddings"], np.float32)
+    assert vectors.nbytes > 4 << 20
+    alone = np.array(door.embed(input="text 2999")["embeddings"], np.float32)
+    assert np.abs(vectors[-1] - alone[0]).max() < 1e-6
+
+
 def test_a_second_door_shares_the_replicas(nodes: Nodes, door: Server) -> None:
     before = set(replicas())
     second = Server(f"--ray={nodes.address}")

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     app: Application
 
 # Calls from the door to the replicas go over gRPC, and each process does its part on one event loop: a
-# call then costs a third of what it costs over Ray's object store with a hand-over between threads.
-FAST = {
+# call then costs a third of what it costs over Ray's object store with a hand-over between threads. The
+# vectors of one request may be more than gRPC's usual 4 MiB.
+SETTINGS = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
-for _variable, _value in FAST.items():  # Ray reads them when it is imported
+for _variable, _value in SETTINGS.items():  # Ray reads them when it is imported
     os.environ.setdefault(_variable, _value)
 
 if find_spec("ray") is None:

@@ -15,7 +15,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from unitvec import __version__, server
-from unitvec.cluster import FAST
+from unitvec.cluster import SETTINGS
 from unitvec.cluster.connect import connect
 from unitvec.cluster.ingress import Ingress
 from unitvec.cluster.replica import Replica
@@ -47,22 +47,26 @@ class Scale:
 
     def autoscaling(self, threads: int) -> AutoscalingConfig:
         """The same in Serve's words."""
-        room = int(ray.cluster_resources().get("CPU", 1)) // threads if ray.is_initialized() else 1
         return AutoscalingConfig(
             min_replicas=self.least,
             initial_replicas=max(1, self.least),
-            max_replicas=self.most or max(1, self.least, room),
+            max_replicas=self.most or max(1, self.least, _room(threads)),
             target_ongoing_requests=self.target,
             upscale_delay_s=5,
             downscale_delay_s=self.patience,
         )
 
 
+def _room(threads: int) -> int:
+    """Replicas of so many cores for which the cluster has room now, if it is known."""
+    return int(ray.cluster_resources().get("CPU", 0)) // threads if ray.is_initialized() else 0
+
+
 def replicas(settings: server.Settings, scale: Scale, names: Sequence[Name]) -> Application:
     """The replicas, which answer no HTTP of their own."""
     deployment = serve.deployment(
         Replica,
-        ray_actor_options={"num_cpus": settings.threads, "runtime_env": {"env_vars": FAST}},
+        ray_actor_options={"num_cpus": settings.threads, "runtime_env": {"env_vars": SETTINGS}},
         autoscaling_config=scale.autoscaling(settings.threads),
         # The replica's own queue turns requests away, with Ollama's words; Serve's bounds lie behind it.
         max_ongoing_requests=2 * settings.max_queue,
@@ -84,7 +88,7 @@ def application(settings: server.Settings, scale: Scale, names: Sequence[Name]) 
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="Ingress",
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": FAST}},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": SETTINGS}},
         autoscaling_config=AutoscalingConfig(min_replicas=1, max_replicas=16, target_ongoing_requests=64),
         max_ongoing_requests=settings.door.limits.connections,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -131,6 +135,9 @@ def serve_here(
     if shared := known is not None and known.status == "RUNNING":
         handle = serve.get_deployment_handle("Replica", APPLICATION)
     else:
+        if _room(settings.threads) < max(1, scale.least):
+            told = f"{max(1, scale.least)} x {settings.threads}"
+            click.echo(f"The cluster has too few free cores for {told}: waiting for more nodes.", err=True)
         try:
             handle = serve.run(replicas(settings, scale, names), name=APPLICATION, route_prefix=None)
         except RuntimeError as error:
