@@ -37,6 +37,7 @@ def test_its_variables_are_those_of_the_command(documents: dict[str, Any]) -> No
     assert options["read_only"]
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own, on import
 def test_its_application_is_one_that_serve_takes(documents: dict[str, Any]) -> None:
     import yaml
     from ray.serve.schema import ServeDeploySchema
