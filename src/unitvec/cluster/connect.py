@@ -32,9 +32,11 @@ def connect(address: str | None) -> None:
         _reach(address)
         try:
             ray.init(address or "auto", **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except ConnectionError as error:
             if address:
                 raise UnitvecError(f"no cluster answers at {address}: {error}") from None
+        except (RuntimeError, ValueError) as error:  # other versions of Ray or Python there, for one
+            raise UnitvecError(f"cannot join the cluster: {error}") from None
         else:
             return
     ray.init("local", include_dashboard=False, **options)
