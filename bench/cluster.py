@@ -3,7 +3,8 @@
     python bench/cluster.py [--rounds 5] [--seconds 2] [--json FILE]
 
 Needs `pip install '.[ray]'`. One server at a time, for Ray's own processes are never quite idle; the plain
-server comes first and last, and what lies between its two turns tells how steady the machine was. Every figure
+server comes first and last, and what lies between its two turns tells how steady the machine was. CPU is that of
+the server's processes alone, whatever else the machine does. Every figure
 is the median of the rounds, on texts that are new to each server. The plain server is measured as it starts by itself
 (one session of as many threads as there are cores), and with single-thread workers, as the replicas are.
 """
@@ -11,10 +12,12 @@ is the median of the rounds, on texts that are new to each server. The plain ser
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
@@ -35,27 +38,35 @@ SERVERS = {
 }
 
 
-def measure(bench: Bench, seconds: float, pace: float) -> Figures:
-    """Throughput of 16 clients, and the time of one by one; what the machine's cores did for a request."""
+def measure(bench: Bench, pid: int, seconds: float, pace: float) -> Figures:
+    """Throughput of 16 clients, and the time of one by one; what the server's processes spent on a text."""
     requests = bench.requests("short", 1, max(64, round(pace * seconds)))
-    before = busy_seconds()
+    before = cpu_seconds(pid)
     many = load.run(bench.closed_of("short", requests, 16))
-    spent = busy_seconds() - before
+    spent = cpu_seconds(pid) - before
     single = load.run(bench.closed_of("short", bench.requests("short", 1, max(30, round(pace * seconds / 4))), 1))
     assert not many.errors + single.errors, (many.failures, single.failures)
     return {
         "16 clients, texts/s": many.texts_per_second,
         "16 clients, p50 ms": many.p50 * 1000,
-        "16 clients, ms of all cores a text": spent / len(requests) * 1000,
+        "16 clients, ms of CPU a text": spent / len(requests) * 1000,
         "one by one, p50 ms": single.p50 * 1000,
         "one by one, p99 ms": single.p99 * 1000,
     }
 
 
-def busy_seconds() -> float:
-    """Seconds that all cores together have been busy, for whomever, since the machine started."""
-    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and of all that descend from it, Ray's own among them."""
+    spent, children = {}, defaultdict(list)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            spent[int(folder.name)] = int(fields[11]) + int(fields[12])
+            children[int(fields[1])].append(int(folder.name))
+    family = [pid]
+    for member in family:
+        family += children[member]
+    return sum(spent.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
 
 
 def command(name: str) -> list[str]:
@@ -97,9 +108,9 @@ def main() -> None:
     texts = Texts(asked.seed)
     rounds: dict[str, list[Figures]] = {}
     for name in SERVERS:
-        with started(Recipe("cluster", "ollama", "all-minilm", command(name)), texts) as (bench, _):
-            pace = measure(bench, 1, 150)["16 clients, texts/s"]
-            rounds[name] = [measure(bench, asked.seconds, pace) for _ in range(asked.rounds)]
+        with started(Recipe("cluster", "ollama", "all-minilm", command(name)), texts) as (bench, pid):
+            pace = measure(bench, pid, 1, 150)["16 clients, texts/s"]
+            rounds[name] = [measure(bench, pid, asked.seconds, pace) for _ in range(asked.rounds)]
         print(f"{name}: {median(one['16 clients, texts/s'] for one in rounds[name]):.0f} texts/s", flush=True)
     medians = {n: {key: median(one[key] for one in found) for key in found[0]} for n, found in rounds.items()}
     plain = medians["plain"]

@@ -1,6 +1,6 @@
 """How long the slowest requests wait on 10, 100 and 1,000 machines: a simulation with measured numbers put in.
 
-    python bench/tails.py [--speed 7500] [--hop 1.5] [--requests 200000]
+    python bench/tails.py [--speed 7500] [--hop 1.5] [--seconds 3]      # about three minutes
 
 A machine runs micro-batches of about 25 ms at --speed tokens/s, as serving/batcher.py does: whenever it is free
 and anything waits, it takes queries first, then fills up with bulk. Queries of 35 tokens and passages of 150 (in
@@ -127,7 +127,7 @@ def simulate(
                 if tokens == QUERY:
                     latencies.append(now + hop / 2 - since)
             start(now, index)
-    return np.array(latencies[requests // 10 :])
+    return np.array(latencies[requests // 4 :])  # the queues have filled by then
 
 
 def main() -> None:
@@ -137,15 +137,19 @@ def main() -> None:
     parser.add_argument(
         "--stalls", type=float, default=0.001, help="share of micro-batches that take ten times as long"
     )
-    parser.add_argument("--requests", type=int, default=60_000, help="queries of each line")
+    parser.add_argument("--requests", type=int, default=30_000, help="queries of each line, at least")
+    parser.add_argument("--seconds", type=float, default=3, help="that each line simulates, at least")
+    parser.add_argument("--machines", type=int, action="append", help="only so many; may be given several times")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     fixed = {"speed": asked.speed, "hop": asked.hop / 1000, "stalls": asked.stalls, "seed": asked.seed}
     print("machines  doors  load  policy      p50 ms   p99 ms  p99.9 ms")
-    for machines, doors in ((10, 1), (10, 10), (100, 10), (1000, 10), (1000, 100)):
+    sizes = ((10, 1), (10, 10), (100, 10), (1000, 10), (1000, 100))
+    for machines, doors in (size for size in sizes if not asked.machines or size[0] in asked.machines):
         for load in (0.5, 0.8):
             for policy in ("any", "two", "shortest"):
-                requests = max(asked.requests, 30 * machines)
+                rate = load * asked.speed * machines / 2 / QUERY
+                requests = max(asked.requests, round(rate * asked.seconds))
                 found = simulate(machines, doors, load, policy, requests=requests, **fixed) * 1000
                 p50, p99, p999 = np.percentile(found, [50, 99, 99.9])
                 print(

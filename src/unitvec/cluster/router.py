@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from hashlib import blake2b
 from typing import Any
 
@@ -32,6 +33,7 @@ class ModelRouter(RequestRouter):
         # Serve waits between its tries only where it is told to.
         pending_request.routing_context.should_backoff = True
         having = [replica for replica in candidate_replicas if model in replica.routing_stats.get("models", ())]
+        random.shuffle(having)  # of equal queues Serve takes the first
         others = sorted(
             (replica for replica in candidate_replicas if replica not in having),
             key=lambda replica: _weight(model, replica.replica_id),
