@@ -179,7 +179,7 @@ class Work:
     def _read(self, number: int, take: Callable[[Any], T]) -> T:
         path = self._path(number)
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return take(arrays)
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile):
             raise UnitvecError(f"{path} is damaged: delete it, and run the same command again") from None
