@@ -206,7 +206,7 @@ def opened(output: Path, plan: Plan, *, restart: bool) -> Iterator[Work]:
     work = Work(folder_of(output))
     with _locked(work.folder, output):
         before = None if restart else work.plan()
-        if before is not None and before.can_resume:
+        if before is not None and before.can_resume and work.numbers():
             if changed := plan.changed_from(before):
                 raise InvalidRequest(
                     f"{work.folder} holds the unfinished work of another run: {changed}. "
