@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 
@@ -56,21 +55,32 @@ class Local:
         self.width = dimensions if 0 < dimensions < self._model.width else self._model.width
         self._cores = cores or config.available_cores()
         self._runs = ThreadPoolExecutor(self._cores, "run")
-        self._turn = threading.Lock()  # held by the window whose micro-batches run
+        self._lock = threading.Lock()
+        self._last = threading.Event()  # set when the window that came last is nearly done
+        self._last.set()
 
     def __call__(self, texts: Sequence[str]) -> Embedded:
         """See :class:`unitvec.bulk.executor.Executor`."""
+        with self._lock:
+            before, behind = self._last, threading.Event()
+            self._last = behind
+        try:
+            return self._embed(texts, before, behind)
+        finally:
+            behind.set()
+
+    def _embed(self, texts: Sequence[str], before: threading.Event, behind: threading.Event) -> Embedded:
+        """Embed a window when the one before it is nearly done, and set ``behind`` when this one is."""
         found = self._model.encode_each(texts, self._limit, truncate=self._truncate) if texts else []
         ids = {index: one for index, one in enumerate(found) if isinstance(one, tuple)}
         refused = {index: one.message for index, one in enumerate(found) if not isinstance(one, tuple)}
         batches = list(_batches(ids))
         vectors = np.zeros((len(texts), self._model.width), np.float32)
-        with self._turn:
-            runs = [self._runs.submit(self._model.run, [ids[index] for index in batch]) for batch in batches]
-            results = zip(batches, runs, strict=True)
-            for batch, run in islice(results, max(0, len(runs) - self._cores)):
-                vectors[batch] = run.result()
-        for batch, run in results:
+        before.wait()
+        runs = [self._runs.submit(self._model.run, [ids[index] for index in batch]) for batch in batches]
+        for number, (batch, run) in enumerate(zip(batches, runs, strict=True)):
+            if number >= len(runs) - self._cores:
+                behind.set()
             vectors[batch] = run.result()
         return Embedded(finish(vectors, self._dimensions), sum(map(len, ids.values())), refused)
 
