@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,10 @@ class Lanes:
         small: bool,
         cache_dir: Path | None,
     ) -> None:
-        self._build = lambda threads, spin: Engine(spec, tensors, threads=threads, spin=spin, cache_dir=cache_dir)
+        self._build = partial(Engine, spec, tensors, cache_dir=cache_dir)
         self._threads = threads
         widest = max(threads, min(threads * workers, _MOST))
-        self._wide = self._build(widest, small or workers == 1)
+        self._wide = self._build(threads=widest, spin=small or workers == 1)
         self._narrow: Engine | None = None if small and widest > threads else self._wide
         self._building = threading.Lock()
 
@@ -67,7 +68,7 @@ class Lanes:
 
     def _build_narrow(self) -> None:
         try:
-            self._narrow = self._build(self._threads, False)
+            self._narrow = self._build(threads=self._threads, spin=False)
         except Exception:  # it works without, only slower
             self._narrow = self._wide
             logging.getLogger("unitvec").warning("no engine for runs side by side", exc_info=True)
