@@ -4,9 +4,9 @@
 
 Needs `pip install '.[ray]'`. One server at a time, for Ray's own processes are never quite idle; the plain
 server comes first and last, and what lies between its two turns tells how steady the machine was. CPU is that of
-the server's processes alone, whatever else the machine does. Every figure
-is the median of the rounds, on texts that are new to each server. The plain server is measured as it starts by itself
-(one session of as many threads as there are cores), and with single-thread workers, as the replicas are.
+the server's processes alone, whatever else the machine does. Every figure is the median of the rounds, on texts
+that are new to each server. The plain server is measured as it starts by itself, and with one run at a time on
+all cores.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from unitvec.bench.measure import Bench
 from unitvec.bench.texts import Texts
 
 CORES = str(config.available_cores())
-PLAIN = ["--threads", CORES]
-SERVERS = {
-    "plain": PLAIN,
-    "plain, single-thread workers": ["--threads", "1", "--workers", CORES],
-    "Ray": ["--ray=local", "--threads", "1", "--min-replicas", CORES, "--max-replicas", CORES],
-    "Ray, behind Serve's proxy": [],
-    "plain, once more": PLAIN,
+SERVERS: dict[str, list[str] | None] = {
+    "plain": [],
+    "plain, one run on all cores": ["--threads", CORES, "--workers", "1"],
+    "Ray": ["--ray=local", "--threads", "1", "--workers", "1", "--min-replicas", CORES, "--max-replicas", CORES],
+    "Ray, behind Serve's proxy": None,
+    "plain, once more": [],
 }
 
 
@@ -71,14 +70,19 @@ def cpu_seconds(pid: int) -> float:
 
 def command(name: str) -> list[str]:
     serve = [sys.executable, "-m", "unitvec", "serve", "all-minilm", "--log-level", "warning"]
-    if SERVERS[name]:
-        return [*serve, "--host", "127.0.0.1:{port}", *SERVERS[name]]
+    if (options := SERVERS[name]) is not None:
+        return [*serve, "--host", "127.0.0.1:{port}", *options]
     return [sys.executable, __file__, "--proxied", "{port}"]
 
 
 def proxied(port: int) -> None:
     """`serve run unitvec.cluster:app`, on a port and a cluster of its own."""
-    os.environ |= {"UNITVEC_MODELS": "all-minilm", "UNITVEC_THREADS": "1", "UNITVEC_LOG_LEVEL": "warning"}
+    os.environ |= {
+        "UNITVEC_MODELS": "all-minilm",
+        "UNITVEC_THREADS": "1",
+        "UNITVEC_WORKERS": "1",
+        "UNITVEC_LOG_LEVEL": "warning",
+    }
     os.environ |= {"UNITVEC_MIN_REPLICAS": CORES, "UNITVEC_MAX_REPLICAS": CORES}
     from unitvec.cluster import app, connect  # isort: skip
     import ray

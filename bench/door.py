@@ -42,7 +42,7 @@ def serve(port: int, replicas: int) -> None:
     deploy.Replica = Idle  # type: ignore[misc]
     many = str(replicas)
     sys.argv = ["unitvec", "serve", "all-minilm", "--host", f"127.0.0.1:{port}", "--log-level", "warning"]
-    sys.argv += ["--ray=local", "--threads=1", "--min-replicas", many, "--max-replicas", many]
+    sys.argv += ["--ray=local", "--threads=1", "--workers=1", "--min-replicas", many, "--max-replicas", many]
     cli.main()
 
 

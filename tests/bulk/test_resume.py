@@ -74,13 +74,14 @@ def test_killed_at_random_moments(kills: int, all_minilm: str, rows: Path, tmp_p
             process.stderr.close()
         if output.exists():
             assert pq.read_table(output).equals(pq.read_table(whole)), "what has the output's name is whole"
-        if process.returncode == 0:
-            assert not Path(f"{output}.parts").exists()
-            output.unlink()
-        elif not output.exists():
+            if process.returncode == 0:
+                assert not Path(f"{output}.parts").exists()
+            if not Path(f"{output}.parts/plan.json").exists():
+                output.unlink()  # begin anew
+        else:
             after = _parts(output)
             assert before.items() <= after.items(), "a part was lost, or written again"
-    subprocess.run(_command(rows, output), check=False)  # if it was killed at its very end, the output is there
+    subprocess.run(_command(rows, output), check=True)
     assert pq.read_table(output).equals(pq.read_table(whole))
 
 
@@ -162,7 +163,7 @@ def test_what_has_changed_is_refused(stopped: Path, rows: Path, tmp_path: Path) 
     assert "truncate was True and is False now" in refused("--no-truncate")
     assert "carry was id and is id, text now" in refused("--carry", "text")
     assert "window was 16 and is 8 now" in refused("--window", "8")
-    assert "the input was 1 files and is 2 now" in refused("--input", __file__, "--input-format", "jsonl")
+    assert "the input was 1 file and is 2 files now" in refused("--input", __file__, "--input-format", "jsonl")
     plan = Path(f"{stopped}.parts/plan.json")
     kept = plan.read_bytes()
     plan.write_text(json.dumps(json.loads(kept) | {"digest": "0" * 64}))
@@ -171,11 +172,31 @@ def test_what_has_changed_is_refused(stopped: Path, rows: Path, tmp_path: Path) 
     text = rows.read_text()
     rows.write_text(text.replace("the", "thy"))
     os.utime(rows, ns=(0, 0))
-    assert f"{rows} has changed since" in refused()
+    assert f"{rows} has changed. Begin anew" in refused()
     assert _parts(stopped) == before
     result = subprocess.run(_command(rows, stopped, "--restart"), capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert pq.read_metadata(stopped).num_rows == 400
+
+
+def test_an_input_that_changes_while_it_is_read(all_minilm: str, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "v.npy"
+    process = _begin(rows, output)
+    _wait_for_parts(output, 1)
+    process.send_signal(signal.SIGSTOP)
+    with rows.open("a") as file:
+        file.write('{"text": "one more"}')
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.decode() == f"Error: while it was read, {rows} has changed: begin anew with --restart\n"
+    assert not output.exists()
+
+
+def test_what_did_nothing_is_in_nobodys_way(embed: Embed, rows: Path, tmp_path: Path) -> None:
+    assert embed("--input", rows, "--output", "v.npy", "--field", "id", "--fail-fast").returncode == 1
+    assert embed("--input", rows, "--output", "v.npy").returncode == 0
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["rows.jsonl", "v.npy"]
 
 
 def test_an_output_that_is_there_stays(embed: Embed, rows: Path, tmp_path: Path) -> None:

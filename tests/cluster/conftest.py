@@ -79,7 +79,13 @@ def nodes(all_minilm: str) -> Iterator[Nodes]:
 def door(nodes: Nodes) -> Iterator[Server]:
     """``unitvec serve --ray`` with a replica on each node."""
     server = Server(
-        "all-minilm", f"--ray={nodes.address}", "--threads=1", "--min-replicas=2", "--max-replicas=2", "--memory=1G"
+        "all-minilm",
+        f"--ray={nodes.address}",
+        "--threads=1",
+        "--workers=1",
+        "--min-replicas=2",
+        "--max-replicas=2",
+        "--memory=1G",
     )
     yield server
     server.close()
@@ -92,6 +98,7 @@ def proxied(nodes: Nodes, door: Server) -> Iterator[str]:
     environment = {
         "UNITVEC_MODELS": "all-minilm",
         "UNITVEC_THREADS": "1",
+        "UNITVEC_WORKERS": "1",
         "UNITVEC_MAX_REPLICAS": "2",
         "UNITVEC_TARGET_REQUESTS": "2",
         "UNITVEC_SCALE_DOWN_AFTER": "3",

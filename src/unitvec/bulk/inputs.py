@@ -22,7 +22,7 @@ _SUFFIXES = {
     ".txt": "lines",
 }
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_ENDS = 1 << 20  # bytes of a file's beginning, and of its end, that tell it from another
+_ENDS = 64 << 10  # bytes of a file's beginning, and of its end, that tell it from another
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class InputFile:
         path: as the user wrote it, or as it was found in his folder.
         size: bytes.
         changed: when, in nanoseconds since 1970.
-        digest: of its first and its last MiB.
+        digest: of its first and its last 64 KiB.
     """
 
     path: str

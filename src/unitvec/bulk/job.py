@@ -111,6 +111,8 @@ def _to_file(job: Job, output: Path, source: Source, executor: Executor | Pipeli
         with Progress(source, before, run.frontier(parts)) as progress:
             for part in run.embed_to(parts, source, executor, dtype=job.settings.dtype, strict=job.strict):
                 progress.advance(part)
+        if changed := job.plan(executor.digest).changed_from(plan):
+            raise InvalidRequest(f"while it was read, {changed}: begin anew with --restart")
         whole = finish(parts, output, job.files, width=executor.width, dtype=job.settings.dtype)
     _summarize(whole, progress, f"{output} ({human.size(output.stat().st_size)})")
     if whole.refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,8 +22,8 @@ class Local:
 
     Each core runs micro-batches of its own on one thread, which have nothing to wait for; that goes faster than all
     cores on one micro-batch, and nobody is kept waiting here for a single one. The micro-batches of a window are the
-    same each time, so its vectors are too. Those of a second window, which another thread has brought, follow
-    without a gap, and its tokens were made while the first one ran.
+    same each time, so its vectors are too. A second window, which another thread has brought, begins when the last
+    micro-batches of the first one run: its tokens are there by then, and no core waits.
 
     Args:
         stored: the model.
@@ -52,17 +53,34 @@ class Local:
         self._dimensions = dimensions
         self.digest = stored.digest
         self.width = dimensions if 0 < dimensions < self._model.width else self._model.width
-        self._runs = ThreadPoolExecutor(cores or config.available_cores(), "run")
+        self._cores = cores or config.available_cores()
+        self._runs = ThreadPoolExecutor(self._cores, "run")
+        self._lock = threading.Lock()
+        self._last = threading.Event()  # set when the window that came last is nearly done
+        self._last.set()
 
     def __call__(self, texts: Sequence[str]) -> Embedded:
         """See :class:`unitvec.bulk.executor.Executor`."""
+        with self._lock:
+            before, behind = self._last, threading.Event()
+            self._last = behind
+        try:
+            return self._embed(texts, before, behind)
+        finally:
+            behind.set()
+
+    def _embed(self, texts: Sequence[str], before: threading.Event, behind: threading.Event) -> Embedded:
+        """Embed a window when the one before it is nearly done, and set ``behind`` when this one is."""
         found = self._model.encode_each(texts, self._limit, truncate=self._truncate) if texts else []
         ids = {index: one for index, one in enumerate(found) if isinstance(one, tuple)}
         refused = {index: one.message for index, one in enumerate(found) if not isinstance(one, tuple)}
         batches = list(_batches(ids))
-        runs = [self._runs.submit(self._model.run, [ids[index] for index in batch]) for batch in batches]
         vectors = np.zeros((len(texts), self._model.width), np.float32)
-        for batch, run in zip(batches, runs, strict=True):
+        before.wait()
+        runs = [self._runs.submit(self._model.run, [ids[index] for index in batch]) for batch in batches]
+        for number, (batch, run) in enumerate(zip(batches, runs, strict=True)):
+            if number >= len(runs) - self._cores:
+                behind.set()
             vectors[batch] = run.result()
         return Embedded(finish(vectors, self._dimensions), sum(map(len, ids.values())), refused)
 

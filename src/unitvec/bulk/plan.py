@@ -64,10 +64,10 @@ class Plan:
         if self.digest != before.digest:
             return f"the model was {before.model} {before.digest[:12]} and is {self.model} {self.digest[:12]} now"
         if len(self.inputs) != len(before.inputs):
-            return f"the input was {len(before.inputs)} files and is {len(self.inputs)} now"
+            return f"the input was {_count(before)} and is {_count(self)} now"
         for now, then in zip(self.inputs, before.inputs, strict=True):
             if (now.size, now.changed, now.digest) != (then.size, then.changed, then.digest):
-                return f"{now.path} has changed since"
+                return f"{now.path} has changed"
         asked, had = asdict(self.settings), asdict(before.settings)
         for name, value in asked.items():
             if value != had[name]:
@@ -96,6 +96,10 @@ class Plan:
             tuple(InputFile(**file) for file in value["inputs"]),
             Settings(**settings | {"carry": tuple(settings["carry"])}),
         )
+
+
+def _count(plan: Plan) -> str:
+    return f"{len(plan.inputs)} file{'s' * (len(plan.inputs) != 1)}" if plan.inputs else "standard input"
 
 
 def _word(value: object) -> str:

@@ -67,6 +67,9 @@ class TextReader:
         self._path = path
         self._kind = kind
         self._wanted = wanted
+        if path != STDIN:
+            with self._open() as file:
+                next(self._rows(_Lines(file), 0), None)
 
     def windows(self, number: int, start: Position) -> Iterator[Window]:
         """See :class:`unitvec.bulk.sources.Reader`."""
@@ -106,6 +109,8 @@ class TextReader:
 
     def _open(self) -> IO[bytes]:
         if self._path == STDIN:
+            if sys.stdin is None:
+                raise InvalidRequest("standard input is closed")
             return sys.stdin.buffer
         suffix = self._path.rpartition(".")[2].lower()
         try:
@@ -151,14 +156,7 @@ class TextReader:
         return _Row(reason=reason, columns=columns)
 
     def _csv_rows(self, lines: _Lines, offset: int) -> Iterator[_Row]:
-        csv.field_size_limit(_LONGEST)
-        # Bytes that are no UTF-8 come through as surrogates, so that one bad row stays one.
-        decoded = (line.decode("utf-8", "surrogateescape") for line in lines)
-        reader = csv.reader(decoded, delimiter=_DELIMITERS[self._kind])
-        header = next(reader, [])
-        wanted = [self._wanted.column, *(name for name in self._wanted.carry if name != ALL)]
-        if header and (missing := [name for name in wanted if name not in header]):
-            raise InvalidRequest(f"{self._path} has no column {missing[0]!r}: it has {', '.join(map(repr, header))}")
+        reader, header = self._csv_reader(lines)
         lines.skip_to(offset)
         while True:
             try:
@@ -170,6 +168,21 @@ class TextReader:
                 continue
             if row:
                 yield _Row(reason=_TOO_LONG) if lines.cut else self._csv_row(header, row)
+
+    def _csv_reader(self, lines: _Lines) -> tuple[Iterator[list[str]], list[str]]:
+        """Rows behind the header, and the header."""
+        csv.field_size_limit(_LONGEST)
+        # Bytes that are no UTF-8 come through as surrogates, so that one bad row stays one.
+        decoded = (line.decode("utf-8", "surrogateescape") for line in lines)
+        reader = csv.reader(decoded, delimiter=_DELIMITERS[self._kind])
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise InvalidRequest(f"{self._path} has no header: {error}") from None
+        wanted = [self._wanted.column, *(name for name in self._wanted.carry if name != ALL)]
+        if header and (missing := [name for name in wanted if name not in header]):
+            raise InvalidRequest(f"{self._path} has no column {missing[0]!r}: it has {', '.join(map(repr, header))}")
+        return reader, header
 
     def _csv_row(self, header: list[str], row: list[str]) -> _Row:
         if len(row) != len(header):

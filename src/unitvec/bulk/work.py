@@ -179,7 +179,7 @@ class Work:
     def _read(self, number: int, take: Callable[[Any], T]) -> T:
         path = self._path(number)
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return take(arrays)
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile):
             raise UnitvecError(f"{path} is damaged: delete it, and run the same command again") from None
@@ -206,7 +206,7 @@ def opened(output: Path, plan: Plan, *, restart: bool) -> Iterator[Work]:
     work = Work(folder_of(output))
     with _locked(work.folder, output):
         before = None if restart else work.plan()
-        if before is not None and before.can_resume:
+        if before is not None and before.can_resume and work.numbers():
             if changed := plan.changed_from(before):
                 raise InvalidRequest(
                     f"{work.folder} holds the unfinished work of another run: {changed}. "

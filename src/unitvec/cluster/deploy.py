@@ -45,29 +45,30 @@ class Scale:
     target: float
     patience: float
 
-    def autoscaling(self, threads: int) -> AutoscalingConfig:
+    def autoscaling(self, cores: int) -> AutoscalingConfig:
         """The same in Serve's words."""
         return AutoscalingConfig(
             min_replicas=self.least,
             initial_replicas=max(1, self.least),
-            max_replicas=self.most or max(1, self.least, _room(threads)),
+            max_replicas=self.most or max(1, self.least, _room(cores)),
             target_ongoing_requests=self.target,
             upscale_delay_s=5,
             downscale_delay_s=self.patience,
         )
 
 
-def _room(threads: int) -> int:
+def _room(cores: int) -> int:
     """Replicas of so many cores for which the cluster has room now, if it is known."""
-    return int(ray.cluster_resources().get("CPU", 0)) // threads if ray.is_initialized() else 0
+    return int(ray.cluster_resources().get("CPU", 0)) // cores if ray.is_initialized() else 0
 
 
 def replicas(settings: server.Settings, scale: Scale, names: Sequence[Name]) -> Application:
     """The replicas, which answer no HTTP of their own."""
+    cores = settings.threads * settings.workers
     deployment = serve.deployment(
         Replica,
-        ray_actor_options={"num_cpus": settings.threads, "runtime_env": {"env_vars": SETTINGS}},
-        autoscaling_config=scale.autoscaling(settings.threads),
+        ray_actor_options={"num_cpus": cores, "runtime_env": {"env_vars": SETTINGS}},
+        autoscaling_config=scale.autoscaling(cores),
         # The replica's own queue turns requests away, with Ollama's words; Serve's bounds lie behind it.
         max_ongoing_requests=2 * settings.max_queue,
         max_queued_requests=settings.max_queue,
@@ -135,8 +136,9 @@ def serve_here(
     if shared := known is not None and known.status == "RUNNING":
         handle = serve.get_deployment_handle("Replica", APPLICATION)
     else:
-        if _room(settings.threads) < max(1, scale.least):
-            told = f"{max(1, scale.least)} x {settings.threads}"
+        cores = settings.threads * settings.workers
+        if _room(cores) < max(1, scale.least):
+            told = f"{max(1, scale.least)} x {cores}"
             click.echo(f"The cluster has too few free cores for {told}: waiting for more nodes.", err=True)
         try:
             handle = serve.run(replicas(settings, scale, names), name=APPLICATION, route_prefix=None)
@@ -147,8 +149,8 @@ def serve_here(
         service = ClusterService(handle, settings.max_queue)
         app = server.application(service, settings, stores, names)
         click.echo(
-            f"unitvec {__version__} on {settings.address.reachable} with Ollama's API, replicas of {settings.threads} "
-            "threads on a Ray cluster. Ctrl-C stops it."
+            f"unitvec {__version__} on {settings.address.reachable} with Ollama's API, replicas of "
+            f"{settings.workers} x {settings.threads} threads on a Ray cluster. Ctrl-C stops it."
         )
         try:
             await server.listening(app, settings, at)

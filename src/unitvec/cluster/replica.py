@@ -19,12 +19,12 @@ from unitvec.store.name import Name
 
 
 class Replica:
-    """Holds models by need and embeds; as many threads as the actor was given cores.
+    """Holds models by need and embeds, on as many cores as the actor was given.
 
     Errors of the caller's are handed back as values: Serve would write a raised one into its log as a fault.
 
     Args:
-        settings: how; ``threads`` and ``workers`` follow from the cores.
+        settings: how; ``workers`` follows from the cores.
         names: models to load before the first request, and to keep.
     """
 
@@ -32,7 +32,10 @@ class Replica:
     async def __init__(self, settings: server.Settings, names: Sequence[Name]) -> None:  # type: ignore[misc]
         cores = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         mine = dataclasses.replace(
-            settings, threads=cores, workers=1, max_bytes=settings.max_bytes or _share_of_memory(cores)
+            settings,
+            threads=min(settings.threads, cores),
+            workers=max(1, cores // settings.threads),
+            max_bytes=settings.max_bytes or _share_of_memory(cores),
         )
         os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
         sys.setswitchinterval(0.0005)  # as in unitvec.server.serve

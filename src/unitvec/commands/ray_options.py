@@ -44,7 +44,7 @@ _OPTIONS = [
         default=1,
         show_envvar=True,
         show_default=True,
-        help="With --ray: replicas, each of --threads cores, that are always there.",
+        help="With --ray: replicas, each of --threads x --workers cores, that are always there.",
     ),
     click.option(
         "--max-replicas",

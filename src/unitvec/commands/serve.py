@@ -133,14 +133,14 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     envvar="UNITVEC_THREADS",
     type=click.IntRange(1, 256),
     show_envvar=True,
-    help="Cores that one micro-batch uses.  [default: all, at most 4]",
+    help="Cores of each micro-batch; a text that is alone gets more.  [default: cores / workers]",
 )
 @click.option(
     "--workers",
     envvar="UNITVEC_WORKERS",
     type=click.IntRange(1, 256),
     show_envvar=True,
-    help="Micro-batches that run at a time.  [default: cores / threads]",
+    help="Micro-batches that run at a time.  [default: cores / threads, else one a core, at most 8]",
 )
 @click.option(
     "--log-level",
@@ -201,7 +201,8 @@ def settings_of(host: str, options: dict[str, Any]) -> Settings:
     if certificates:
         address = dataclasses.replace(address, scheme="https")
     cores = config.available_cores()
-    threads = options["threads"] or min(cores, 4)
+    workers = options["workers"]
+    threads = options["threads"] or (-(-cores // workers) if workers else config.threads_each(cores))
     return Settings(
         address=address,
         door=door(options, loopback=address.is_loopback),
@@ -217,5 +218,5 @@ def settings_of(host: str, options: dict[str, Any]) -> Settings:
         auto_pull=options["auto_pull"],
         cache_bytes=options["cache_mb"] << 20,
         threads=threads,
-        workers=options["workers"] or max(1, cores // threads),
+        workers=workers or max(1, cores // threads),
     )
