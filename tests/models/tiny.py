@@ -45,6 +45,8 @@ class Tiny:
                 writer.add_bool(full, value)
             elif isinstance(value, float):
                 writer.add_float32(full, value)
+            elif isinstance(value, str):
+                writer.add_string(full, value)
             elif isinstance(value, list):
                 writer.add_array(full, value)
             else:

@@ -95,9 +95,15 @@ def _without_surrogates(text: str) -> str:
 
 
 def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int | None, default: int) -> int:
-    """Tokens that a text is cut to: as asked, else the model's parameter, else the default; never more than it can."""
+    """Tokens that a text is cut to: as asked, else the model's parameter, else the default, but where its makers cut.
+
+    Never more than the model can.
+    """
+    checkpoint = model.checkpoint
     wanted = asked if asked is not None else parameters.get("num_ctx")
-    return min(model.checkpoint.context_length, default if wanted is None else int(wanted))
+    if wanted is None:
+        wanted = min(default, checkpoint.max_length or default)
+    return min(checkpoint.context_length, int(wanted))
 
 
 def finish(vectors: FloatArray, dimensions: int) -> FloatArray:
