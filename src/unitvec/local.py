@@ -33,7 +33,7 @@ class Model:
         self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(),
+            Batcher(cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
             LoadedModel.run,
             workers=1,
             max_requests=config.UNBOUNDED,

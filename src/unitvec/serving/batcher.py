@@ -14,13 +14,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from unitvec.serving.turns import Turns
 
 Ids = tuple[int, ...]
+Cost = Callable[[Any, int, int, int], int]  # bytes for a model, texts, tokens of the longest, tokens in all
 
-# Attention takes time and memory for (texts x longest) places. Beyond so many for each token of a
-# micro-batch's limit, short texts do not ride with a long one.
+# Attention takes time for (texts x longest) places. Beyond so many for each token of a micro-batch's limit, short
+# texts do not ride with a long one.
 _MAX_PADDING = 4
 
 
@@ -97,6 +99,7 @@ class MicroBatch:
     model: Hashable
     texts: list[Text]
     tokens: int
+    bytes: int = 0
 
 
 def _has_no_part(busy: set[Request], most: float, request: Request) -> bool:
@@ -128,9 +131,20 @@ class Batcher:
         budget: seconds that a micro-batch may last while others wait.
         alone: seconds that it may last when one request has the machine to itself.
         seconds_per_token: the guess for a model that has not run yet.
+        cost: the memory that a micro-batch takes while it runs.
+        memory: bytes for all that runs at a time.
     """
 
-    def __init__(self, budget: float = 0.025, alone: float = 0.1, seconds_per_token: float = 150e-6) -> None:
+    def __init__(
+        self,
+        budget: float = 0.025,
+        alone: float = 0.1,
+        seconds_per_token: float = 150e-6,
+        cost: Cost = lambda *_: 0,
+        memory: float = math.inf,
+    ) -> None:
+        self.cost = cost
+        self.memory = memory
         self.budget = budget
         self.alone = alone
         self._guess = seconds_per_token
@@ -201,6 +215,7 @@ class Batcher:
         model = self._models[key]
         limit = seconds / model.seconds_per_token
         batch, longest = MicroBatch(key, [], 0), 0
+        room = self.memory - sum(running.bytes for running in self._running)
         while (request := model.first(admits)) is not None:
             place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
             tokens = len(text.ids)
@@ -209,6 +224,10 @@ class Batcher:
                 batch.tokens + tokens > limit or (len(batch.texts) + 1) * longest > _MAX_PADDING * limit
             ):
                 break
+            needed = self.cost(key, len(batch.texts) + 1, longest, batch.tokens + tokens)
+            if needed > room and (batch.texts or self._running):  # by itself it runs, or waits until it can be
+                break
+            batch.bytes = needed
             request.take(place)
             model.requests[request.client].charge(request, tokens)
             model.clients.charge(request.client, tokens)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unitvec.checkpoint.checkpoint import Checkpoint
+from unitvec.engine import memory
 from unitvec.engine.onnx import Engine, FloatArray
 from unitvec.errors import InvalidRequest, TextTooLong
 from unitvec.serving.batcher import Ids
@@ -45,6 +46,10 @@ class LoadedModel:
     def bytes(self) -> int:
         """Memory that its weights take."""
         return self.engine.resident_bytes
+
+    def footprint(self, texts: int, longest: int, tokens: int) -> int:
+        """See :func:`unitvec.engine.memory.footprint`."""
+        return memory.footprint(self.checkpoint.spec, texts, longest, tokens)
 
     def run(self, ids: Sequence[Ids]) -> FloatArray:
         """See :meth:`unitvec.engine.onnx.Engine.run`."""
