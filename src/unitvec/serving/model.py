@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unitvec import pages
 from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.engine import memory
 from unitvec.engine.onnx import Engine, FloatArray
@@ -29,9 +31,15 @@ class LoadedModel:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path | None) -> None:
-        self.checkpoint = checkpoint
         self.engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=cache_dir)
-        self._tokenizer = checkpoint.tokenizer
+        pages.collect()
+        before = pages.resident()
+        self._tokenizer = tokenizer = checkpoint.tokenizer
+        # What they were made from is not needed any more: a vocabulary in Python takes tens of MB.
+        self.checkpoint = replace(checkpoint, tensors={}, make_tokenizer=lambda: tokenizer)
+        del checkpoint
+        pages.trim()
+        self._tokenizer_bytes = max(0, pages.resident() - before)
         # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
         mask = self._tokenizer.encode("a").special_tokens_mask
         self._before = mask.index(0) if 0 in mask else len(mask)
@@ -44,8 +52,8 @@ class LoadedModel:
 
     @property
     def bytes(self) -> int:
-        """Memory that its weights take."""
-        return self.engine.resident_bytes
+        """Memory that its weights and its tokenizer take."""
+        return self.engine.resident_bytes + self._tokenizer_bytes
 
     def footprint(self, texts: int, longest: int, tokens: int) -> int:
         """See :func:`unitvec.engine.memory.footprint`."""
