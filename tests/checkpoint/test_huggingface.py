@@ -10,7 +10,7 @@ import pytest
 
 from tests.store.tiny_model import write_model_folder
 from unitvec.checkpoint import huggingface, safetensors
-from unitvec.errors import InvalidCheckpoint
+from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.serving.model import LoadedModel, context_limit
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
@@ -226,3 +226,15 @@ def test_a_whole_file_goes_before_an_index(folder: Path, tmp_path: Path) -> None
     shutil.copytree(folder, other := tmp_path / "other")
     (other / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
     assert set(huggingface.read(other).tensors) == set(huggingface.read(folder).tensors)
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_the_text_s_error(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["more"] = 4
+    content["pre_tokenizer"] = {"type": "Whitespace"}
+    path.write_text(json.dumps(content))
+    model = LoadedModel(huggingface.read(folder), threads=1, cache_dir=None)
+    assert model.encode(["a"], 8, truncate=True) == [(3,)]
+    with pytest.raises(InvalidRequest, match="no embedding for the token 'more'"):
+        model.encode(["a more"], 8, truncate=True)

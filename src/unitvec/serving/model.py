@@ -42,6 +42,8 @@ class LoadedModel:
         self._tokenizer_bytes = max(0, pages.resident() - before)
         # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
         mask = self._tokenizer.encode("a").special_tokens_mask
+        vocabulary = self.checkpoint.spec.transformer.vocab_size
+        self._vocabulary = vocabulary if self._tokenizer.get_vocab_size() > vocabulary else None
         self._before = mask.index(0) if 0 in mask else len(mask)
         self._behind = sum(mask) - self._before
 
@@ -95,6 +97,8 @@ class LoadedModel:
     def _fit(self, ids: Sequence[int], context: int, truncate: bool) -> Ids:
         if not ids:  # a model without begin and end tokens
             raise InvalidRequest("a text of no tokens cannot be embedded by this model")
+        if self._vocabulary and max(ids) >= self._vocabulary:  # of a tokenizer that knows more tokens than the model
+            raise InvalidRequest(f"the model has no embedding for the token {self._tokenizer.id_to_token(max(ids))!r}")
         if len(ids) <= context:
             return tuple(ids)
         if not truncate:
