@@ -59,7 +59,7 @@ class Metadata:
         value = self.get(name)
         if value is None or (value == 0 and not isinstance(value, bool)):
             return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-30 < value < 1e12:
             raise self.wrong(name)
         # Stored as float32: 1e-12 comes back as 9.999999960041972e-13, which a person meant as 1e-12.
         return float(str(np.float32(value)))

@@ -40,6 +40,13 @@ def _size(config: dict[str, Any], name: str, default: int | None = None) -> int:
     return value
 
 
+def _number(config: dict[str, Any], name: str, default: float) -> float:
+    value = config.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-30 < value < 1e12:
+        raise ValueError(f"{name} is {str(value)[:80]}")
+    return float(value)
+
+
 def _demand(config: dict[str, Any], **wanted: Any) -> None:
     """Refuse settings that the architecture's modules do not carry out."""
     for name, value in wanted.items():
@@ -58,7 +65,7 @@ def _rope_base(config: dict[str, Any], kind: str | None, name: str, default: flo
     for part in (parameters.get("partial_rotary_factor"), config.get("partial_rotary_factor")):
         if part not in (None, 1):
             raise ValueError(f"partial_rotary_factor {str(part)[:80]} is not supported")
-    return float(parameters.get("rope_theta", config.get(name, default)))
+    return _number(parameters, "rope_theta", _number(config, name, default))
 
 
 def _bert(config: dict[str, Any]) -> BertConfig:
@@ -76,7 +83,7 @@ def _bert(config: dict[str, Any]) -> BertConfig:
         intermediate_size=_size(config, "intermediate_size"),
         max_position_embeddings=context_length(config),
         type_vocab_size=_size(config, "type_vocab_size", 2),
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        layer_norm_eps=_number(config, "layer_norm_eps", 1e-12),
         hidden_act=one_of(_ACTIVATIONS, "hidden_act", config.get("hidden_act", "gelu")),
     )
 
@@ -111,7 +118,7 @@ def _decoder(config: dict[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": keys,
         "head_dim": head_dim,
         "intermediate_size": _size(config, "intermediate_size"),
-        "rms_norm_eps": float(config.get("rms_norm_eps", 1e-6)),
+        "rms_norm_eps": _number(config, "rms_norm_eps", 1e-6),
     }
 
 
@@ -127,7 +134,7 @@ def _gemma3(config: dict[str, Any]) -> Gemma3Config:
     return Gemma3Config(
         sliding_window=_size(config, "sliding_window"),
         sliding_layers=tuple(kind == "sliding_attention" for kind in kinds),
-        query_pre_attn_scalar=float(config.get("query_pre_attn_scalar", 256)),
+        query_pre_attn_scalar=_number(config, "query_pre_attn_scalar", 256),
         rope_theta=_rope_base(config, "full_attention", "rope_theta", 1_000_000.0),
         rope_local_base_freq=_rope_base(config, "sliding_attention", "rope_local_base_freq", 10_000.0),
         hidden_act=one_of(_ACTIVATIONS, "hidden_activation", config.get("hidden_activation", "gelu_pytorch_tanh")),
