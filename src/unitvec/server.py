@@ -60,6 +60,7 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    run_bytes: int
     auto_pull: bool
     cache_bytes: int
     threads: int
@@ -178,7 +179,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(lanes=settings.workers),
+        Batcher(lanes=settings.workers, cost=LoadedModel.footprint, memory=settings.run_bytes),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,

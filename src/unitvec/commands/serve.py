@@ -106,7 +106,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     envvar="UNITVEC_MEMORY",
     callback=_bytes,
     show_envvar=True,
-    help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
+    help="Memory for models, such as 4G; texts that run have the rest.  [default: 80 % of what this process may use]",
 )
 @click.option(
     "--auto-pull",
@@ -199,6 +199,7 @@ def command(
         "RAYON_NUM_THREADS", str(cores)
     )  # the tokenizer's threads know nothing of a container's limit
     each = threads or (-(-cores // workers) if workers else config.threads_each(cores))
+    for_models = int(0.8 * config.available_memory())
     settings = server.Settings(
         address=address,
         door=door(http, loopback=address.is_loopback),
@@ -210,7 +211,8 @@ def command(
         max_queue=max_queue or DEFAULT_QUEUE,
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
-        max_bytes=memory or int(0.8 * config.available_memory()),
+        max_bytes=memory or for_models,
+        run_bytes=config.available_memory() - min(memory or for_models, for_models),
         auto_pull=auto_pull,
         cache_bytes=cache_mb << 20,
         threads=each,

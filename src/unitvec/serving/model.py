@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unitvec import pages
 from unitvec.checkpoint.checkpoint import Checkpoint
+from unitvec.engine import memory
 from unitvec.engine.lanes import Lanes
 from unitvec.engine.onnx import FloatArray
 from unitvec.errors import InvalidRequest, TextTooLong
@@ -32,10 +35,9 @@ class LoadedModel:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, workers: int = 1, cache_dir: Path | None) -> None:
-        self.checkpoint = checkpoint
         sizes = checkpoint.spec.transformer
         layers = checkpoint.details.parameter_count - sizes.vocab_size * sizes.hidden_size
-        self._lanes = Lanes(
+        self.lanes = Lanes(
             checkpoint.spec,
             checkpoint.tensors,
             threads=threads,
@@ -43,9 +45,18 @@ class LoadedModel:
             small=layers <= _SMALL,
             cache_dir=cache_dir,
         )
-        self._tokenizer = checkpoint.tokenizer
+        pages.collect()
+        before = pages.resident()
+        self._tokenizer = tokenizer = checkpoint.tokenizer
+        # What they were made from is not needed any more: a vocabulary in Python takes tens of MB.
+        self.checkpoint = replace(checkpoint, tensors={}, make_tokenizer=lambda: tokenizer)
+        del checkpoint
+        pages.trim()
+        self._tokenizer_bytes = max(0, pages.resident() - before)
         # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
         mask = self._tokenizer.encode("a").special_tokens_mask
+        vocabulary = self.checkpoint.spec.transformer.vocab_size
+        self._vocabulary = vocabulary if self._tokenizer.get_vocab_size() > vocabulary else None
         self._before = mask.index(0) if 0 in mask else len(mask)
         self._behind = sum(mask) - self._before
 
@@ -56,12 +67,16 @@ class LoadedModel:
 
     @property
     def bytes(self) -> int:
-        """Memory that its weights take."""
-        return self._lanes.resident_bytes
+        """Memory that its weights and its tokenizer take."""
+        return self.lanes.resident_bytes + self._tokenizer_bytes
+
+    def footprint(self, texts: int, longest: int, tokens: int) -> int:
+        """See :func:`unitvec.engine.memory.footprint`."""
+        return memory.footprint(self.checkpoint.spec, texts, longest, tokens)
 
     def run(self, ids: Sequence[Ids], alone: bool = False) -> FloatArray:
         """See :meth:`unitvec.engine.lanes.Lanes.run`."""
-        return self._lanes.run(ids, alone=alone)
+        return self.lanes.run(ids, alone=alone)
 
     def encode(self, texts: Sequence[str], context: int, *, truncate: bool) -> list[Ids]:
         """Token ids of each text, special tokens included, cut to ``context`` tokens.
@@ -95,6 +110,8 @@ class LoadedModel:
     def _fit(self, ids: Sequence[int], context: int, truncate: bool) -> Ids:
         if not ids:  # a model without begin and end tokens
             raise InvalidRequest("a text of no tokens cannot be embedded by this model")
+        if self._vocabulary and max(ids) >= self._vocabulary:  # of a tokenizer that knows more tokens than the model
+            raise InvalidRequest(f"the model has no embedding for the token {self._tokenizer.id_to_token(max(ids))!r}")
         if len(ids) <= context:
             return tuple(ids)
         if not truncate:
@@ -108,9 +125,15 @@ def _without_surrogates(text: str) -> str:
 
 
 def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int | None, default: int) -> int:
-    """Tokens that a text is cut to: as asked, else the model's parameter, else the default; never more than it can."""
+    """Tokens that a text is cut to: as asked, else the model's parameter, else the default, but where its makers cut.
+
+    Never more than the model can.
+    """
+    checkpoint = model.checkpoint
     wanted = asked if asked is not None else parameters.get("num_ctx")
-    return min(model.checkpoint.context_length, default if wanted is None else int(wanted))
+    if wanted is None:
+        wanted = min(default, checkpoint.max_length or default)
+    return min(checkpoint.context_length, int(wanted))
 
 
 def finish(vectors: FloatArray, dimensions: int) -> FloatArray:

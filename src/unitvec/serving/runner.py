@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unitvec.engine.onnx import FloatArray
-from unitvec.errors import Overloaded, UnitvecError
+from unitvec.errors import InvalidRequest, Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
@@ -99,12 +99,19 @@ class Runner:
         Raises:
             Overloaded: too much waits already. A client that has less than its share of a full queue is still
                 let in, so that one cannot lock the others out.
+            InvalidRequest: a text is too long for the memory there is.
             UnitvecError: the runner is closed.
         """
         job = _Job(model, client, ids, width)
         if not ids:
             job.future.set_result(job.vectors)
             return job.future
+        longest = max(map(len, ids))
+        if (needed := self._batcher.cost(model, 1, longest, longest)) > self._batcher.memory:
+            raise InvalidRequest(
+                f"a text of {longest} tokens needs {_mebibytes(needed)} of memory to run and there are "
+                f"{_mebibytes(self._batcher.memory)}: cut it, or leave models less memory (unitvec serve --memory)"
+            )
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
@@ -243,3 +250,7 @@ class Runner:
         else:
             self._free += 1
         return self._batcher.done(batch, seconds)
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / (1 << 20):.0f} MiB"
