@@ -97,7 +97,10 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser ends a request at its wish for another protocol. There is none here, so the wish
             # is passed over (RFC 9110, 7.8), and the request is read once more without it, its body too.
             self._upgrading = False
-            self._parse(self._plain_head() + data[upgrade.args[0] :])
+            again = self._plain_head() + data[upgrade.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)  # the old one may take nothing more
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+            self._parse(again)
             return
         except httptools.HttpParserError:
             self.send_400_response("")
