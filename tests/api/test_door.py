@@ -211,6 +211,24 @@ def test_one_who_goes_on_sending_after_the_answer(strict: Server) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
+def test_one_who_does_not_read_his_answer(start: Callable[..., Server]) -> None:
+    own = start("all-minilm", "--patience", "0.2")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", own.port))
+        peer.settimeout(20)
+        texts = json.dumps({"model": "all-minilm", "input": ["a"] * 3_000}).encode()
+        peer.sendall(posted(texts))
+        head = peer.recv(1000)
+        assert head.startswith(b"HTTP/1.1 200")
+        deadline = time.monotonic() + 20
+        while "unitvec_http_requests_in_flight 1\n" not in own.client.get("/metrics").text:  # but for this one
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        length = int(head.lower().split(b"content-length: ")[1].split()[0])
+        assert len(read(peer)) < length
+
+
 def test_connections(strict: Server) -> None:
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(socket.create_connection(("127.0.0.1", strict.port), 20)) for _ in range(16)]

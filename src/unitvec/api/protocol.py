@@ -1,4 +1,4 @@
-"""The connection's side of the limits: how many there are, how large a head is, how slowly a request may arrive.
+"""The connection's side of the limits: how many there are, how large a head is, how slowly one may send and read.
 
 uvicorn knows no such bounds but the idle time of a connection between two requests.
 """
@@ -17,6 +17,7 @@ from unitvec.api.limits import Limits
 
 _PIPELINED = 64  # requests that may wait behind one that is being answered on the same connection
 _PIECE = 4_096  # bytes that are parsed at once: a few hundred requests at most
+_STALLED = 6  # times its patience that an answer may wait for its reader to take a byte
 _UNPARSED = HTTPStatus.BAD_REQUEST, "Invalid HTTP request received."
 
 
@@ -48,6 +49,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _came = 0  # bytes since the last look at the pace
     _head = 0
     _held = b""  # what came behind more requests than may wait
+    _unread = 0  # bytes of an answer at the last look
+    _stalled = 0  # looks since they became fewer
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -163,9 +166,15 @@ class BoundedProtocol(HttpToolsProtocol):
         return _Refused(why)
 
     def _look(self) -> None:
-        """Close a connection whose request arrives too slowly, or still arrives though it has been answered."""
+        """Close a connection whose request arrives too slowly, or still arrives though it has been answered, or whose
+        answer nobody reads."""
         patience = self.limits.patience
         self._watch = self.loop.call_later(patience, self._look)
+        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        self._stalled = self._stalled + 1 if self._unread and self._unread == before else 0
+        if self._stalled >= _STALLED:
+            self.transport.abort()
+            return
         if not self._arriving or self.flow.read_paused or self.loop.time() - self._began < patience:
             return
         answered = not self._in_head and self.cycle is not None and self.cycle.response_complete
