@@ -183,7 +183,7 @@ def test_a_full_queue_refuses_before_it_tokenizes(start: Callable[..., Server]) 
         return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
     def ask(number: int) -> httpx.Response:
-        texts = [f"{number} {i} " + "word " * 240 for i in range(200)]
+        texts = [f"{number} {i} " + "word " * 240 for i in range(64)]
         body = {"model": "all-minilm", "input": texts}
         return httpx.post(f"{server.url}/api/embed", json=body, timeout=120, trust_env=False)
 
