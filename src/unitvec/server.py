@@ -172,7 +172,9 @@ def _service(settings: Settings, stores: Stores) -> Service:
 
     def load(stored: StoredModel) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        model = LoadedModel(
+            stored.open(), threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
+        )
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -183,7 +185,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(),
+        Batcher(lanes=settings.workers),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,

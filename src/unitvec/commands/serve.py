@@ -108,13 +108,13 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @setting(
     "--threads",
     "UNITVEC_THREADS",
-    "Cores that one micro-batch uses.  [default: all, at most 4]",
+    "Cores of each micro-batch; a text that is alone gets more.  [default: cores / workers]",
     type=click.IntRange(1, 256),
 )
 @setting(
     "--workers",
     "UNITVEC_WORKERS",
-    "Micro-batches that run at a time.  [default: cores / threads]",
+    "Micro-batches that run at a time.  [default: cores / threads, else one a core, at most 8]",
     type=click.IntRange(1, 256),
 )
 @setting(
@@ -169,7 +169,7 @@ def command(
     os.environ.setdefault(
         "RAYON_NUM_THREADS", str(cores)
     )  # the tokenizer's threads know nothing of a container's limit
-    each = threads or min(cores, 4)
+    each = threads or (-(-cores // workers) if workers else config.threads_each(cores))
     settings = server.Settings(
         address=address,
         door=door(http, loopback=address.is_loopback),
