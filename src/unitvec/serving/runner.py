@@ -115,9 +115,7 @@ class Runner:
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
-            if self._is_full(client, job.tokens):
-                self.counters.rejected += 1
-                raise Overloaded(BUSY)
+            self._admit(client, job.tokens)
             self.counters.requests += 1
             self._batcher.add(job)
             self._jobs[job] = None
@@ -125,6 +123,19 @@ class Runner:
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
+
+    def check(self, client: Hashable, tokens: int) -> None:
+        """Turn a request away before work is spent on it.
+
+        Args:
+            client: who asks.
+            tokens: at least so many will come.
+
+        Raises:
+            Overloaded: ``submit`` would raise it now.
+        """
+        with self._changed:
+            self._admit(client, tokens)
 
     def forget(self, model: Hashable) -> None:
         """A model has been unloaded."""
@@ -141,6 +152,11 @@ class Runner:
             job.future.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _admit(self, client: Hashable, tokens: int) -> None:
+        if self._is_full(client, tokens):
+            self.counters.rejected += 1
+            raise Overloaded(BUSY)
 
     def _is_full(self, client: Hashable, tokens: int) -> bool:
         requests, waiting = self.waiting
