@@ -85,13 +85,25 @@ class LoadedModel:
         Raises:
             InvalidRequest: a text is longer and ``truncate`` is false, or the context has no room for any text.
         """
+        found = self.encode_each(texts, context, truncate=truncate)
+        for refusal in found:
+            if isinstance(refusal, InvalidRequest):
+                raise refusal
+        return [ids for ids in found if isinstance(ids, tuple)]
+
+    def encode_each(self, texts: Sequence[str], context: int, *, truncate: bool) -> list[Ids | InvalidRequest]:
+        """As :meth:`encode`, with the error of a text in the place of its ids.
+
+        Raises:
+            InvalidRequest: the context has no room for any text.
+        """
         self._check(context)
         if len(texts) == 1:
-            return [self._fit(self._tokenizer.encode(_without_surrogates(texts[0])).ids, context, truncate)]
-        ids: list[Ids] = []
+            return [self._fit_or_refuse(self._tokenizer.encode(_without_surrogates(texts[0])).ids, context, truncate)]
+        ids: list[Ids | InvalidRequest] = []
         for part in _parts(texts):
             encodings = self._tokenizer.encode_batch_fast([_without_surrogates(text) for text in part])
-            ids += [self._fit(encoding.ids, context, truncate) for encoding in encodings]
+            ids += [self._fit_or_refuse(encoding.ids, context, truncate) for encoding in encodings]
         return ids
 
     def cut(self, ids: Sequence[int], context: int, *, truncate: bool) -> Ids:
@@ -111,6 +123,12 @@ class LoadedModel:
             raise InvalidRequest(NO_CONTEXT)
         if context <= self._before + self._behind:
             raise InvalidRequest(NO_ROOM)
+
+    def _fit_or_refuse(self, ids: Sequence[int], context: int, truncate: bool) -> Ids | InvalidRequest:
+        try:
+            return self._fit(ids, context, truncate)
+        except InvalidRequest as refusal:
+            return refusal
 
     def _fit(self, ids: Sequence[int], context: int, truncate: bool) -> Ids:
         if not ids:  # a model without begin and end tokens
