@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from unitvec.commands.progress import reporter
+from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
 
 _WINDOW = 1024  # lines of standard input that are read before they run: enough to fill micro-batches
@@ -35,8 +36,15 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     help="Cut texts that are longer than the context, or refuse them.",
 )
 @click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
+@source_option
 def command(
-    model: str, texts: tuple[str, ...], form: str, dimensions: int, truncate: bool, context_length: int | None
+    model: str,
+    texts: tuple[str, ...],
+    form: str,
+    dimensions: int,
+    truncate: bool,
+    context_length: int | None,
+    source: str | None,
 ) -> None:
     """Embed TEXTS, or the lines of standard input where there are none, in this process.
 
@@ -51,7 +59,7 @@ def command(
     from unitvec.local import Model
 
     with reporter() as report:
-        loaded = Model(model, report=report)
+        loaded = Model(model, source=source, report=report)
     out = sys.stdout.buffer
     parts = []
     with loaded:

@@ -19,13 +19,18 @@ def reporter() -> Iterator[Report]:
     terminal = sys.stderr.isatty()
 
     def report(progress: Progress) -> None:
-        if terminal and progress.total and progress.digest:
+        if terminal and progress.total and progress.digest and progress.completed is not None:
             bar = bars.get(progress.digest)
             if bar is None:
                 bar = bars[progress.digest] = tqdm(
-                    total=progress.total, desc=progress.status, unit="B", unit_scale=True, unit_divisor=1024
+                    total=progress.total,
+                    initial=progress.completed,  # what lay here already says nothing of the speed
+                    desc=progress.status,
+                    unit="B",
+                    unit_scale=True,
+                    unit_divisor=1024,
                 )
-            bar.update((progress.completed or 0) - bar.n)
+            bar.update(progress.completed - bar.n)
         elif progress.status not in said:
             said.add(progress.status)
             tqdm.write(progress.status, file=sys.stderr)

@@ -16,6 +16,7 @@ from unitvec import config, logs
 from unitvec.api.values import parse_duration
 from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
+from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
 from unitvec.store.name import Name
 
@@ -156,6 +157,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     show_default=True,
     help="How those lines look.",
 )
+@source_option
 @http_options
 def command(
     names: tuple[str, ...],
@@ -172,6 +174,7 @@ def command(
     workers: int | None,
     log_level: str,
     log_format: str,
+    source: str | None,
     **http: Any,
 ) -> None:
     """Serve models over HTTP, with Ollama's API.
@@ -192,7 +195,7 @@ def command(
     stores = config.stores()
     for name in wanted:
         with reporter() as report:
-            stores.fetch(name, report)
+            stores.fetch(name, report, source)
     logs.configure(log_level, log_format)
     cores = config.available_cores()
     os.environ.setdefault(
@@ -212,6 +215,7 @@ def command(
         max_models=max_loaded_models or config.UNBOUNDED,
         max_bytes=memory or int(0.8 * config.available_memory()),
         auto_pull=auto_pull,
+        source=source,
         cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),
