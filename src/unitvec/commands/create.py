@@ -82,7 +82,9 @@ def _files(origin: Path) -> dict[str, Path]:
         return {origin.name: origin}
     if origin.is_dir():
         found = sorted(path for path in origin.rglob("*") if path.suffix in _FOLDER_FILES and path.is_file())
+        if not any(path.suffix == ".safetensors" for path in found):
+            found = sorted(origin.glob("*.gguf"))
         if not found:
-            raise UnitvecError(f"no model files in {origin}")
+            raise UnitvecError(f"neither safetensors nor GGUF files in {origin}")
         return {path.relative_to(origin).as_posix(): path for path in found}
     return {}

@@ -1,4 +1,4 @@
-"""Who needs blobs that no manifest names yet: pulls, pushes and creates under way, in whatever process.
+"""Who needs blobs that no manifest names yet, or not any more: pulls and pushes under way, in whatever process.
 
 Each keeps a file of the digests that it needs, locked for as long as it lives. The system drops the lock of a process
 that is killed, so that a file nobody has locked counts no more.
@@ -31,6 +31,7 @@ class Claims:
     def hold(self, digests: Iterable[str]) -> Iterator[None]:
         """Keeps blobs from being removed for as long as the context lasts."""
         with self._locked():
+            self.held()  # those of the dead go
             self._folder.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile(dir=self._folder, delete=False)  # noqa: SIM115  # for all of the context
             files.try_lock(file)
@@ -40,8 +41,8 @@ class Claims:
             yield
         finally:
             with contextlib.suppress(OSError), self._locked():
-                Path(file.name).unlink()
                 file.close()
+                Path(file.name).unlink()
                 self._folder.rmdir()  # unless there are others
 
     def held(self) -> set[str]:

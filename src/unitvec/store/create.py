@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -151,6 +152,10 @@ def _from_layers(
         raise InvalidRequest(f'blob "{missing[0].digest}" not found')
 
 
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # as llama.cpp names them
+_MERGE = "llama-gguf-split --merge makes one file of parts"
+
+
 def _holder(digest: str, stores: Stores) -> Blobs:
     holder = stores.holder_of_blob(digest)
     if holder is None:
@@ -164,8 +169,10 @@ def _gguf(
     """The layer of a GGUF file, which is in ``target`` afterwards, and the config that describes it."""
     report(Progress("parsing GGUF"))
     if len(blobs) > 1:
-        raise InvalidRequest("only models of one GGUF file are supported; llama-gguf-split --merge makes one of parts")
+        raise InvalidRequest(f"only models of one GGUF file are supported; {_MERGE}")
     (origin, digest), *_ = blobs.items()
+    if _PART.search(origin):
+        raise InvalidRequest(f"{origin} is a part of a model; {_MERGE}")
     holder = _holder(digest, stores)
     path = holder.path(digest)
     if not is_gguf(path):

@@ -117,7 +117,7 @@ class OllamaStore:
 
     @contextlib.contextmanager
     def claiming(self, wanted: Manifest) -> Iterator[None]:
-        """Keeps a manifest's blobs from being removed while they come, are sent, or become another model's."""
+        """Keeps a manifest's blobs from being removed while they come or are sent."""
         with contextlib.ExitStack() as stack:
             if self.is_writable:  # else nothing is removed either
                 stack.enter_context(self._claims.hold([layer.digest for layer in wanted.blobs]))
