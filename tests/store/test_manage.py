@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,29 @@ def test_a_base_is_fetched_from_where_that_is_asked_for(running: Server) -> None
     reply = running.client.post("/api/create", json=body)
     assert reply.status_code == 502
     assert reply.json()["error"].endswith("tried nothing, no such source offers it")
+
+
+def test_models_take_turns_where_there_is_room_for_one(tmp_path: Path) -> None:
+    folders = {"UNITVEC_HOME": str(tmp_path / "home"), "OLLAMA_MODELS": str(tmp_path / "ollama")}
+    server = Server(environment=folders | {"OLLAMA_MAX_LOADED_MODELS": "1"})
+    replies: list[httpx.Response] = []
+
+    def ask(model: str) -> None:
+        body = {"model": model, "input": ["a"] * 500}
+        replies.append(httpx.post(f"{server.url}/api/embed", json=body, timeout=60, trust_env=False))
+
+    try:
+        for seed, name in enumerate(("one", "two")):
+            put_folder(server, name, write_model_folder(tmp_path / name, seed))
+        threads = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two") * 8]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [reply.status_code for reply in replies] == [200] * 16
+        assert len(server.client.get("/api/ps").json()["models"]) == 1
+    finally:
+        server.close()
 
 
 @pytest.fixture

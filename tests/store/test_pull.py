@@ -85,6 +85,22 @@ def test_a_damaged_blob_is_fetched_again(store: OllamaStore, proxy: Proxy) -> No
     assert proxy.blob_bytes == len(WEIGHTS)
 
 
+def test_only_what_is_new_or_repaired_is_a_change(tmp_path: Path, proxy: Proxy) -> None:
+    stores, changed = Stores(tmp_path / "data", tmp_path / "ollama"), []
+    stores.on_change = lambda _, model: changed.append(model is not None)
+    name = Name.parse(f"http://{proxy.host}/library/m")
+    for _ in range(2):
+        stores.pull(name, insecure=True)
+        assert changed == [True]
+    stores.layouts[0].blobs.path(DIGEST).write_bytes(bytes(len(WEIGHTS)))
+    stores.pull(name, insecure=True)
+    assert changed == [True, True]
+    stores.copy(name, Name.parse("other"))
+    stores.copy(name, Name.parse("other"))
+    stores.remove(name)
+    assert changed == [True, True, True, False]
+
+
 def test_removing_a_model_keeps_blobs_that_are_pulled_for_another(
     store: OllamaStore, proxy: Proxy, registry: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,12 +136,12 @@ class Stores:
     @contextlib.contextmanager
     def changing(self, name: Name) -> Iterator[None]:
         """Around what may change what a name stands for: tells ``on_change`` if it did, even where it failed."""
-        before = self._runnable(name)
+        before = _identity(self._runnable(name))
         try:
             yield
         finally:
             now = self._runnable(name)
-            if (before and before.digest) != (now and now.digest):
+            if _identity(now) != before:
                 self.on_change(name, now)
 
     def verify(self, name: Name, verified: Callable[[str, int], None] = lambda _digest, _size: None) -> StoredModel:
@@ -207,3 +208,14 @@ class Stores:
 
     def _all(self) -> tuple[OllamaStore | FolderStore, ...]:
         return (*self.layouts, self.folders)
+
+
+def _identity(model: StoredModel | None) -> tuple[object, ...]:
+    """What tells a model from another, and from itself before damaged files of it were replaced."""
+    if model is None:
+        return ()
+    try:
+        status = os.stat(model.weights)
+    except OSError:
+        return (model.digest,)
+    return model.digest, status.st_dev, status.st_ino
