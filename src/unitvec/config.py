@@ -104,6 +104,11 @@ def available_cores() -> int:
     return max(1, min(count, int(_cgroup_cores())))
 
 
+def threads_each(cores: int) -> int:
+    """Cores of each micro-batch when as many of them as fit, but no more than eight, run side by side."""
+    return -(-cores // 8)
+
+
 def available_memory() -> int:
     """Bytes that this process may use: the machine's memory, within the container's limit."""
     try:

@@ -33,12 +33,14 @@ class Model:
     ) -> None:
         stored = config.stores().fetch(Name.parse(name), report, source)
         cores = threads or config.available_cores()
-        self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
+        each = config.threads_each(cores)
+        lanes = cores // each
+        self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(),
+            Batcher(lanes=lanes),
             LoadedModel.run,
-            workers=1,
+            workers=lanes,
             max_requests=config.UNBOUNDED,
             max_tokens=config.UNBOUNDED,
             counters=Counters(),

@@ -173,7 +173,9 @@ def _service(settings: Settings, stores: Stores) -> Service:
 
     def load(checkpoint: Checkpoint) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(checkpoint, threads=settings.threads, cache_dir=config.cache_dir())
+        model = LoadedModel(
+            checkpoint, threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
+        )
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -184,7 +186,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(),
+        Batcher(lanes=settings.workers),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,

@@ -130,14 +130,14 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     envvar="UNITVEC_THREADS",
     type=click.IntRange(1, 256),
     show_envvar=True,
-    help="Cores that one micro-batch uses.  [default: all, at most 4]",
+    help="Cores of each micro-batch; a text that is alone gets more.  [default: cores / workers]",
 )
 @click.option(
     "--workers",
     envvar="UNITVEC_WORKERS",
     type=click.IntRange(1, 256),
     show_envvar=True,
-    help="Micro-batches that run at a time.  [default: cores / threads]",
+    help="Micro-batches that run at a time.  [default: cores / threads, else one a core, at most 8]",
 )
 @click.option(
     "--log-level",
@@ -201,7 +201,7 @@ def command(
     os.environ.setdefault(
         "RAYON_NUM_THREADS", str(cores)
     )  # the tokenizer's threads know nothing of a container's limit
-    each = threads or min(cores, 4)
+    each = threads or (-(-cores // workers) if workers else config.threads_each(cores))
     settings = server.Settings(
         address=address,
         door=door(http, loopback=address.is_loopback),

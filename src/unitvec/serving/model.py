@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from unitvec.checkpoint.checkpoint import Checkpoint
-from unitvec.engine.onnx import Engine, FloatArray
+from unitvec.engine.lanes import Lanes
+from unitvec.engine.onnx import FloatArray
 from unitvec.errors import InvalidRequest, TextTooLong
 from unitvec.serving.batcher import Ids
 
@@ -17,19 +18,31 @@ TOO_LONG = "the input length exceeds the context length"
 NO_ROOM = "input after truncation exceeds maximum context length"
 NO_CONTEXT = "input exceeds maximum context length and cannot be truncated further"
 
+_SMALL = 64_000_000  # parameters of the layers, of which there may be two copies in memory
+
 
 class LoadedModel:
     """One model, ready to run.
 
     Args:
         checkpoint: its files, read.
-        threads: cores that one run uses.
+        threads: cores of each micro-batch.
+        workers: micro-batches that run at a time.
         cache_dir: where built graphs are kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, threads: int, workers: int = 1, cache_dir: Path | None) -> None:
         self.checkpoint = checkpoint
-        self.engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=cache_dir)
+        sizes = checkpoint.spec.transformer
+        layers = checkpoint.details.parameter_count - sizes.vocab_size * sizes.hidden_size
+        self._lanes = Lanes(
+            checkpoint.spec,
+            checkpoint.tensors,
+            threads=threads,
+            workers=workers,
+            small=layers <= _SMALL,
+            cache_dir=cache_dir,
+        )
         self._tokenizer = checkpoint.tokenizer
         # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
         mask = self._tokenizer.encode("a").special_tokens_mask
@@ -44,11 +57,11 @@ class LoadedModel:
     @property
     def bytes(self) -> int:
         """Memory that its weights take."""
-        return self.engine.resident_bytes
+        return self._lanes.resident_bytes
 
-    def run(self, ids: Sequence[Ids]) -> FloatArray:
-        """See :meth:`unitvec.engine.onnx.Engine.run`."""
-        return self.engine.run(ids)
+    def run(self, ids: Sequence[Ids], alone: bool = False) -> FloatArray:
+        """See :meth:`unitvec.engine.lanes.Lanes.run`."""
+        return self._lanes.run(ids, alone=alone)
 
     def encode(self, texts: Sequence[str], context: int, *, truncate: bool) -> list[Ids]:
         """Token ids of each text, special tokens included, cut to ``context`` tokens.

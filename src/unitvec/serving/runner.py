@@ -17,7 +17,7 @@ from unitvec.errors import Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
-Run = Callable[[Any, Sequence[Ids]], FloatArray]
+Run = Callable[[Any, Sequence[Ids], bool], FloatArray]
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's own words, both spaces
 
@@ -42,7 +42,8 @@ class Runner:
 
     Args:
         batcher: the scheduling rule; only the runner may touch it.
-        run: takes a model (as given to ``submit``) and token ids, gives float32 [texts, width].
+        run: takes a model (as given to ``submit``), token ids and whether nothing else runs; gives float32
+            [texts, width].
         workers: micro-batches that run at a time.
         max_requests: requests that may wait before the next is turned away.
         max_tokens: tokens that may wait; one request is let in whatever its size.
@@ -175,7 +176,7 @@ class Runner:
     def _run_batch(self, batch: MicroBatch) -> None:
         began = time.monotonic()
         try:
-            vectors = self._run(batch.model, [text.ids for text in batch.texts])
+            vectors = self._run(batch.model, [text.ids for text in batch.texts], batch.alone)
         except Exception as error:  # whatever it is, those who wait for it must hear of it
             self._fail(batch, error)
         else:
