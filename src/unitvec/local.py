@@ -38,7 +38,7 @@ class Model:
         self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(lanes=lanes),
+            Batcher(lanes=lanes, cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
             LoadedModel.run,
             workers=lanes,
             max_requests=config.UNBOUNDED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
@@ -30,12 +32,11 @@ from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
 from unitvec.checkpoint.checkpoint import Checkpoint
-from unitvec.engine.onnx import weight_bytes
 from unitvec.errors import UnitvecError
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel
+from unitvec.serving.model import LoadedModel, weight_bytes
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -63,6 +64,7 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    run_bytes: int
     auto_pull: bool
     source: str | None
     cache_bytes: int
@@ -77,8 +79,13 @@ def listen(address: config.Address) -> socket.socket:
         UnitvecError: the port is taken, or the address is not this machine's.
     """
     try:
-        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        families = [found[0] for found in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+        return socket.create_server(
+            (address.host, address.port),
+            family=min(families),  # a name of both kinds, localhost say: IPv4, as Ollama has it
+            backlog=BACKLOG,
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UnitvecError(
@@ -100,6 +107,7 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
     Raises:
         UnitvecError: one of ``names`` cannot be run.
     """
+    _allow_files()
     # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
@@ -167,15 +175,15 @@ def _service(settings: Settings, stores: Stores) -> Service:
     # Concurrent calls pull a model once.
     find = partial(stores.fetch, source=settings.source) if settings.auto_pull else stores.get
 
+    how: Any = {"threads": settings.threads, "workers": settings.workers, "cache_dir": config.cache_dir()}
+
     def prepare(stored: StoredModel) -> tuple[int, Callable[[], LoadedModel]]:
         checkpoint = stored.open()
-        return weight_bytes(checkpoint.spec, config.cache_dir()), partial(load, checkpoint)
+        return weight_bytes(checkpoint, **how), partial(load, checkpoint)
 
     def load(checkpoint: Checkpoint) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(
-            checkpoint, threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
-        )
+        model = LoadedModel(checkpoint, **how)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -186,7 +194,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(lanes=settings.workers),
+        Batcher(lanes=settings.workers, cost=LoadedModel.footprint, memory=settings.run_bytes),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,
@@ -216,6 +224,17 @@ def _greet(settings: Settings, service: Service) -> None:
         click.echo(f"  {resident.stored.name.short}: {told}")
     name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
+
+
+def _allow_files() -> None:
+    """Let this process open as many files as it may: the usual soft limit, 1,024, is less than --max-connections."""
+    try:
+        import resource
+    except ImportError:  # there is none for Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say more than they let one have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -91,10 +91,6 @@ class Engine:
             self._stages.append(stage)
             pages.trim()
 
-    def footprint(self, lengths: Sequence[int]) -> int:
-        """About how many bytes :meth:`run` takes for texts of these lengths in tokens, weights aside."""
-        return memory.footprint(self.spec, lengths)
-
     def run(self, texts: Sequence[Sequence[int] | IntArray]) -> FloatArray:
         """Embed one micro-batch.
 
@@ -105,8 +101,9 @@ class Engine:
             float32 [len(texts), embedding_length], one row a text, not yet of unit length.
         """
         lengths = [len(text) for text in texts]
-        options = _SHRINK if self.footprint(lengths) > _LARGE else None
-        block = memory.block_size(self.spec, len(texts), max(lengths))
+        longest = max(lengths)
+        options = _SHRINK if memory.footprint(self.spec, len(texts), longest, sum(lengths)) > _LARGE else None
+        block = memory.block_size(self.spec, len(texts), longest)
         values = _values(pack(texts, block))
         for number, stage in enumerate(self._stages):
             values |= stage.run(values, options)
