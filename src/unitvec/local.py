@@ -30,12 +30,14 @@ class Model:
     def __init__(self, name: str, *, threads: int | None = None, report: Report = silent) -> None:
         stored = config.stores().fetch(Name.parse(name), report)
         cores = threads or config.available_cores()
-        self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
+        each = config.threads_each(cores)
+        lanes = cores // each
+        self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
+            Batcher(lanes=lanes, cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
             LoadedModel.run,
-            workers=1,
+            workers=lanes,
             max_requests=config.UNBOUNDED,
             max_tokens=config.UNBOUNDED,
             counters=Counters(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -189,3 +190,11 @@ def test_long_texts_run_in_bounded_memory_and_give_it_back(file: Path) -> None:
     assert scores > 2 << 30  # what attention at once would take
     assert peak < 1.5 * footprint + (64 << 20)
     assert kept < 64 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where it keeps its identity elsewhere is not known")
+def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
+    kept = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", "import unitvec.engine.onnx"]
+    subprocess.run(command, check=True, env=kept | {"HOME": str(tmp_path)})
+    assert list(tmp_path.rglob("*")) == []  # it would have made an identity for this machine

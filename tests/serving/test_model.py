@@ -21,7 +21,7 @@ pages.collect()
 before = pages.resident()
 model = LoadedModel(gguf.read(Path(sys.argv[2])), threads=1, cache_dir=None)
 pages.collect()
-print(model.bytes, model.engine.resident_bytes, pages.resident() - before)
+print(model.bytes, model.lanes.resident_bytes, pages.resident() - before)
 """
 
 

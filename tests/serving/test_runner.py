@@ -21,7 +21,7 @@ class Engine:
         self.go = threading.Semaphore(0)
         self.began = threading.Semaphore(0)
 
-    def run(self, model: object, texts: Sequence[Ids]) -> np.ndarray:
+    def run(self, model: object, texts: Sequence[Ids], alone: bool) -> np.ndarray:
         self.began.release()
         assert self.go.acquire(timeout=20)
         if model == "broken":

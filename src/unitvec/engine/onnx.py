@@ -57,6 +57,7 @@ class Engine:
             must not change; they may be views into a memory-mapped file. Those of ``Tensors`` are the engine's own:
             their memory is given back where the session does not need it.
         threads: cores that one run uses.
+        spin: whether they wait for each other awake: faster by itself, a hindrance to whatever else wants the cores.
         cache_dir: where built graphs are kept between starts; None builds afresh.
 
     Attributes:
@@ -72,6 +73,7 @@ class Engine:
         tensors: Mapping[str, npt.NDArray[np.generic]],
         *,
         threads: int,
+        spin: bool = True,
         cache_dir: Path | None = None,
     ) -> None:
         self.spec = spec
@@ -82,7 +84,7 @@ class Engine:
         stages = graph.load(spec, cache_dir)
         self._stages: list[LoadedStage] = []
         for built in stages:
-            stage = LoadedStage(built, tensors, threads, alone=len(stages) == 1)
+            stage = LoadedStage(built, tensors, threads, spin=spin, alone=len(stages) == 1)
             self.resident_bytes += stage.settle(own, values)
             values |= stage.run(values, None)
             self._stages.append(stage)

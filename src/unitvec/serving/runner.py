@@ -17,7 +17,7 @@ from unitvec.errors import InvalidRequest, Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
-Run = Callable[[Any, Sequence[Ids]], FloatArray]
+Run = Callable[[Any, Sequence[Ids], bool], FloatArray]
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's own words, both spaces
 
@@ -42,7 +42,8 @@ class Runner:
 
     Args:
         batcher: the scheduling rule; only the runner may touch it.
-        run: takes a model (as given to ``submit``) and token ids, gives float32 [texts, width].
+        run: takes a model (as given to ``submit``), token ids and whether nothing else runs; gives float32
+            [texts, width].
         workers: micro-batches that run at a time.
         max_requests: requests that may wait before the next is turned away.
         max_tokens: tokens that may wait; one request is let in whatever its size.
@@ -114,9 +115,7 @@ class Runner:
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
-            if self._is_full(client, job.tokens):
-                self.counters.rejected += 1
-                raise Overloaded(BUSY)
+            self._admit(client, job.tokens)
             self.counters.requests += 1
             self._batcher.add(job)
             self._jobs[job] = None
@@ -124,6 +123,19 @@ class Runner:
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
+
+    def check(self, client: Hashable, tokens: int) -> None:
+        """Turn a request away before work is spent on it.
+
+        Args:
+            client: who asks.
+            tokens: at least so many will come.
+
+        Raises:
+            Overloaded: ``submit`` would raise it now.
+        """
+        with self._changed:
+            self._admit(client, tokens)
 
     def forget(self, model: Hashable) -> None:
         """A model has been unloaded."""
@@ -140,6 +152,11 @@ class Runner:
             job.future.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _admit(self, client: Hashable, tokens: int) -> None:
+        if self._is_full(client, tokens):
+            self.counters.rejected += 1
+            raise Overloaded(BUSY)
 
     def _is_full(self, client: Hashable, tokens: int) -> bool:
         requests, waiting = self.waiting
@@ -182,7 +199,7 @@ class Runner:
     def _run_batch(self, batch: MicroBatch) -> None:
         began = time.monotonic()
         try:
-            vectors = self._run(batch.model, [text.ids for text in batch.texts])
+            vectors = self._run(batch.model, [text.ids for text in batch.texts], batch.alone)
         except Exception as error:  # whatever it is, those who wait for it must hear of it
             self._fail(batch, error)
         else:
