@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -10,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
@@ -29,12 +32,13 @@ from unitvec.api.ops import OpsAPI
 from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
+from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.errors import UnitvecError
 from unitvec.serving.backend import Backend
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel
+from unitvec.serving.model import LoadedModel, weight_bytes
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -61,8 +65,10 @@ class Settings:
     max_queue: int
     max_queue_tokens: int
     max_models: int
-    max_bytes: int | None  # None for 80 % of what this process may use
+    max_bytes: int
+    run_bytes: int
     auto_pull: bool
+    source: str | None
     cache_bytes: int
     threads: int
     workers: int
@@ -75,8 +81,13 @@ def listen(address: config.Address) -> socket.socket:
         UnitvecError: the port is taken, or the address is not this machine's.
     """
     try:
-        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        families = [found[0] for found in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+        return socket.create_server(
+            (address.host, address.port),
+            family=min(families),  # a name of both kinds, localhost say: IPv4, as Ollama has it
+            backlog=BACKLOG,
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UnitvecError(
@@ -98,6 +109,7 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
     Raises:
         UnitvecError: one of ``names`` cannot be run.
     """
+    allow_files()
     # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=loop_factory()) as loop:
@@ -132,8 +144,8 @@ def application(
     """
     loop = asyncio.get_running_loop()
 
-    def changed(name: Name) -> None:
-        asyncio.run_coroutine_threadsafe(backend.stop(name), loop)  # the next request loads what it stands for now
+    def changed(name: Name, now: StoredModel | None) -> None:
+        asyncio.run_coroutine_threadsafe(backend.changed(name, there=now is not None), loop)
 
     stores.on_change = changed
     traffic = Traffic()
@@ -188,13 +200,17 @@ def make_service(settings: Settings, stores: Stores) -> Service:
     counters = Counters()
 
     # Concurrent calls pull a model once.
-    find = stores.fetch if settings.auto_pull else stores.get
+    find = partial(stores.fetch, source=settings.source) if settings.auto_pull else stores.get
 
-    def load(stored: StoredModel) -> LoadedModel:
+    how: Any = {"threads": settings.threads, "workers": settings.workers, "cache_dir": config.cache_dir()}
+
+    def prepare(stored: StoredModel) -> tuple[int, Callable[[], LoadedModel]]:
+        checkpoint = stored.open()
+        return weight_bytes(checkpoint, **how), partial(load, checkpoint)
+
+    def load(checkpoint: Checkpoint) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(
-            stored.open(), threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
-        )
+        model = LoadedModel(checkpoint, **how)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -205,7 +221,7 @@ def make_service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(lanes=settings.workers),
+        Batcher(lanes=settings.workers, cost=LoadedModel.footprint, memory=settings.run_bytes),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,
@@ -214,11 +230,12 @@ def make_service(settings: Settings, stores: Stores) -> Service:
     )
     pool = Pool(
         find,
-        load,
+        prepare,
         unloaded,
         keep_alive=settings.keep_alive,
         max_models=settings.max_models,
-        max_bytes=settings.max_bytes or 0.8 * config.available_memory(),
+        max_bytes=settings.max_bytes,
+        max_waiting=settings.max_queue,
     )
     return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 
@@ -234,6 +251,17 @@ def _greet(settings: Settings, service: Service) -> None:
         click.echo(f"  {resident.stored.name.short}: {told}")
     name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
+
+
+def allow_files() -> None:
+    """Let this process open as many files as it may: the usual soft limit, 1,024, is less than --max-connections."""
+    try:
+        import resource
+    except ImportError:  # there is none for Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say more than they let one have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

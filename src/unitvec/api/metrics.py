@@ -104,14 +104,16 @@ def _of_queue(figures: Figures) -> Iterator[Metric]:
 
 def _of_models(running: Sequence[Running]) -> Iterator[Metric]:
     yield _gauge("unitvec_models_loaded", "Models in memory.", len(running))
-    by_model = [({"model": model.name.short}, model) for model in running]
+    by_model: dict[str, list[Running]] = {}
+    for model in running:  # two of one name while the older version still answers
+        by_model.setdefault(model.name.short, []).append(model)
     weights = Metric("unitvec_model_memory_bytes", "gauge", "Memory that a model's weights take.")
-    weights.samples = [("", labels, model.bytes) for labels, model in by_model]
+    weights.samples = [("", {"model": name}, sum(one.bytes for one in same)) for name, same in by_model.items()]
     yield weights
     left = Metric(
         "unitvec_model_expires_seconds", "gauge", "Seconds until a model leaves memory if nobody asks for it."
     )
-    left.samples = [("", labels, model.expires_in) for labels, model in by_model]
+    left.samples = [("", {"model": name}, max(one.expires_in for one in same)) for name, same in by_model.items()]
     yield left
 
 

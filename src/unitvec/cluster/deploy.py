@@ -37,6 +37,7 @@ class Scale:
         least: replicas that are always there.
         most: replicas at the busiest; None for as many as the cluster has room for.
         target: requests in a replica, on average, from which on there are to be more.
+        memory: bytes of each for models; None for 80 % of its cores' share of the node.
         patience: seconds that there have been too many of them before one is given up.
     """
 
@@ -44,6 +45,7 @@ class Scale:
     most: int | None
     target: float
     patience: float
+    memory: int | None
 
     def autoscaling(self, cores: int) -> AutoscalingConfig:
         """The same in Serve's words."""
@@ -81,7 +83,7 @@ def replicas(settings: server.Settings, scale: Scale, names: Sequence[Name]) -> 
         ),
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
-    return deployment.bind(settings, names)
+    return deployment.bind(settings, scale.memory, names)
 
 
 def application(settings: server.Settings, scale: Scale, names: Sequence[Name]) -> Application:
@@ -130,6 +132,7 @@ def serve_here(
     Raises:
         UnitvecError: there is no cluster at the address, or the replicas do not start.
     """
+    server.allow_files()
     connect(address)
     serve.start(proxy_location="Disabled")
     known = serve.status().applications.get(APPLICATION)

@@ -24,24 +24,28 @@ class Replica:
     Errors of the caller's are handed back as values: Serve would write a raised one into its log as a fault.
 
     Args:
-        settings: how; ``workers`` follows from the cores.
+        settings: how; ``workers`` and memory follow from the cores.
+        memory: bytes for models; None for 80 % of its cores' share of the node's.
         names: models to load before the first request, and to keep.
     """
 
     # Serve awaits it, on the loop that will serve.
-    async def __init__(self, settings: server.Settings, names: Sequence[Name]) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: server.Settings, memory: int | None, names: Sequence[Name]) -> None:  # type: ignore[misc]
         cores = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        there = int(config.available_memory() * min(1.0, cores / config.available_cores()))
+        for_models = int(0.8 * there)
         mine = dataclasses.replace(
             settings,
             threads=min(settings.threads, cores),
             workers=max(1, cores // settings.threads),
-            max_bytes=settings.max_bytes or _share_of_memory(cores),
+            max_bytes=memory or for_models,
+            run_bytes=there - min(memory or for_models, for_models),
         )
         os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
         sys.setswitchinterval(0.0005)  # as in unitvec.server.serve
         stores = config.stores()
         for name in names:
-            await asyncio.to_thread(stores.fetch, name)
+            await asyncio.to_thread(stores.fetch, name, source=settings.source)
         self._service = server.make_service(mine, stores)
         await asyncio.gather(*(self._service.pool.pin(name) for name in names))
 
@@ -62,6 +66,10 @@ class Replica:
         """Unload a model here."""
         return await self._service.stop(name)
 
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """See :meth:`unitvec.serving.backend.Backend.changed`."""
+        await self._service.changed(name, there=there)
+
     def record_routing_stats(self) -> dict[str, Any]:
         """What Serve passes on to the routers: the models that are in memory here or on their way."""
         return {"models": self._service.pool.names()}
@@ -70,8 +78,3 @@ class Replica:
         """Raises where nothing can run here any more: Serve then replaces the replica."""
         if self._service.runner.closed:
             raise RuntimeError("the scheduler failed")
-
-
-def _share_of_memory(cores: int) -> int:
-    """80 % of the node's memory, divided by the cores as the node's replicas are."""
-    return int(0.8 * config.available_memory() * min(1.0, cores / config.available_cores()))

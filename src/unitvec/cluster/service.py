@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -63,6 +64,7 @@ class ClusterService:
             "keep_alive": keep_alive,
             "client": client,
         }
+        began = time.perf_counter_ns()
         for _ in range(_TRIES):
             try:
                 answer = await self._once(name, texts, options)
@@ -73,7 +75,7 @@ class ClusterService:
                 continue
             if isinstance(answer, UnitvecError):
                 raise answer
-            return answer
+            return dataclasses.replace(answer, steps=(("replica", began, time.perf_counter_ns()),))
         raise Overloaded(f"{_TRIES} replicas died with this request")
 
     async def _once(
@@ -95,6 +97,10 @@ class ClusterService:
         """Unload a model everywhere; False where nobody had it."""
         return any(await self._all("stop", name))
 
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """A name stands for another model now, or for none."""
+        await self._all("changed", name, there=there)
+
     async def figures(self) -> Figures:
         """How all replicas do together."""
         told: list[Figures] = await self._all("figures")
@@ -112,9 +118,9 @@ class ClusterService:
             running=sorted(models.values(), key=lambda model: -model.expires_in),
         )
 
-    async def _all(self, method: str, *arguments: object) -> list[Any]:
+    async def _all(self, method: str, *arguments: object, **options: object) -> list[Any]:
         """What all replicas answer; one that dies meanwhile has nothing to say."""
-        answers = self._replicas.broadcast(method, *arguments)
+        answers = self._replicas.broadcast(method, *arguments, **options)
         try:
             told = await answers.results_async(timeout_s=_PATIENCE, return_exceptions=True)
         except TimeoutError:

@@ -174,7 +174,7 @@ def _executor(job: Job, options: dict[str, Any]) -> Executor | Pipeline:
     from unitvec.store.name import Name
 
     with reporter() as report:
-        stored = config.stores().fetch(Name.parse(job.model), report)
+        stored = config.stores().fetch(Name.parse(job.model), report, options["source"])
     if options["ray"] is not None:
         from unitvec.cluster.data import Cluster
 

@@ -88,4 +88,4 @@ def scale_of(options: dict[str, Any]) -> Scale:
         raise click.UsageError(f"--max-replicas {most} is less than --min-replicas {least}")
     from unitvec.cluster.deploy import Scale
 
-    return Scale(least, most, options["target_requests"], options["scale_down_after"])
+    return Scale(least, most, options["target_requests"], options["scale_down_after"], options["memory"])

@@ -12,6 +12,9 @@ from unitvec.serving.batcher import Ids
 from unitvec.serving.counters import Counters
 from unitvec.store.name import Name
 
+# What was done: a name, begin and end on the clock of ``time.perf_counter_ns``.
+Step = tuple[str, int, int]
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -21,11 +24,13 @@ class Embeddings:
         vectors: float32 [texts, dimensions], each of unit length.
         tokens: how many tokens were run, special ones included.
         load_nanoseconds: how long the model took to be there.
+        steps: what was done, on the clock of this process.
     """
 
     vectors: FloatArray
     tokens: int
     load_nanoseconds: int
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,9 @@ class Backend(Protocol):
 
     async def stop(self, name: Name) -> bool:
         """Unload a model once nobody uses it; False when it is not in memory."""
+
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """A name stands for another model now, or for none: unload what it stood for; load anew what is pinned."""
 
     async def figures(self) -> Figures:
         """How it does now."""

@@ -56,12 +56,16 @@ class Service:
     ) -> Embeddings:
         """See :meth:`unitvec.serving.backend.Backend.embed`."""
         began = time.perf_counter_ns()
+        if texts and not self.cache.enabled:  # what is kept needs no place in the queue
+            self.runner.check(client, len(texts))
         async with self.pool.use(name, keep_alive) as resident:
             loaded = time.perf_counter_ns()
             ids = await self._encode(resident, texts, context, truncate) if texts else []
-            self.counters.tokenize_seconds += (time.perf_counter_ns() - loaded) / 1e9
+            encoded = time.perf_counter_ns()
+            self.counters.tokenize_seconds += (encoded - loaded) / 1e9
             vectors = await self._vectors(resident, ids, client)
-        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began)
+        steps = ("load", began, loaded), ("tokenize", loaded, encoded), ("run", encoded, time.perf_counter_ns())
+        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began, steps)
 
     @property
     def max_requests(self) -> int:
@@ -85,6 +89,10 @@ class Service:
     async def stop(self, name: Name) -> bool:
         """Unload a model once nobody uses it; False when it is not in memory."""
         return self.pool.stop(name)
+
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """A name stands for another model now, or for none."""
+        self.pool.changed(name, there=there)
 
     async def figures(self) -> Figures:
         """How it does now."""
