@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
@@ -29,11 +31,12 @@ from unitvec.api.ops import OpsAPI
 from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
+from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.errors import UnitvecError
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel
+from unitvec.serving.model import LoadedModel, weight_bytes
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -63,6 +66,7 @@ class Settings:
     max_bytes: int
     run_bytes: int
     auto_pull: bool
+    source: str | None
     cache_bytes: int
     threads: int
     workers: int
@@ -114,8 +118,8 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
     service = _service(settings, stores)
     loop = asyncio.get_running_loop()
 
-    def changed(name: Name) -> None:
-        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+    def changed(name: Name, now: StoredModel | None) -> None:
+        loop.call_soon_threadsafe(partial(service.pool.changed, name, there=now is not None))
 
     stores.on_change = changed
     await asyncio.gather(*(service.pool.pin(name) for name in names))
@@ -169,13 +173,17 @@ def _service(settings: Settings, stores: Stores) -> Service:
     counters = Counters()
 
     # Concurrent calls pull a model once.
-    find = stores.fetch if settings.auto_pull else stores.get
+    find = partial(stores.fetch, source=settings.source) if settings.auto_pull else stores.get
 
-    def load(stored: StoredModel) -> LoadedModel:
+    how: Any = {"threads": settings.threads, "workers": settings.workers, "cache_dir": config.cache_dir()}
+
+    def prepare(stored: StoredModel) -> tuple[int, Callable[[], LoadedModel]]:
+        checkpoint = stored.open()
+        return weight_bytes(checkpoint, **how), partial(load, checkpoint)
+
+    def load(checkpoint: Checkpoint) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(
-            stored.open(), threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
-        )
+        model = LoadedModel(checkpoint, **how)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -195,11 +203,12 @@ def _service(settings: Settings, stores: Stores) -> Service:
     )
     pool = Pool(
         find,
-        load,
+        prepare,
         unloaded,
         keep_alive=settings.keep_alive,
         max_models=settings.max_models,
         max_bytes=settings.max_bytes,
+        max_waiting=settings.max_queue,
     )
     return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 

@@ -189,3 +189,11 @@ def test_an_answer_of_many_vectors_is_whole(server: Server, path: str) -> None:
         if form:
             rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
     assert np.abs(np.array(rows, np.float32) - truth[np.arange(700) % 5]).max() < 1e-6
+
+
+def test_long_texts_are_tokenized_some_at_a_time_and_none_is_lost(server: Server) -> None:
+    texts = [f"{n} " + f"word{n} " * 60_000 for n in range(7)]  # nearly half a million characters each
+    whole = np.array(server.embed(input=texts)["embeddings"])
+    begins = np.array(server.embed(input=[text[:4_000] for text in texts])["embeddings"])  # more than the context
+    assert np.abs(whole - begins).max() < 1e-5
+    assert len({tuple(row) for row in whole.tolist()}) == 7

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +125,34 @@ def test_unloading_gives_the_memory_back(start: Callable[..., Server]) -> None:
     while resident() > empty + 40 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert resident() <= empty + 40  # what is left are libraries that the first model brought
+
+
+def test_a_resident_model_answers_without_a_file(all_minilm: str, tmp_path: Path) -> None:
+    """Every system call that takes a file's name is written down."""
+    if shutil.which("strace") is None:
+        message = "strace is missing, THAT ANSWERS TOUCH NO FILE IS NOT TESTED: apt-get install strace"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        warnings.warn(pytest.PytestWarning(message), stacklevel=1)
+        pytest.skip(message)
+    log = tmp_path / "calls"
+    server = Server(
+        all_minilm, under=["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", "trace=%file", "-o", str(log)]
+    )
+    try:
+        server.embed(input="the first one brings libraries in")
+        server.embed(input=["several", "texts " * 300])
+        before = log.read_text()
+        for number in range(20):
+            server.embed(input=f"text {number}")
+        server.embed(input=["several", "texts " * 300])
+        calls = log.read_text()[len(before) :]
+        server.client.post("/api/show", json={"model": all_minilm})
+        assert len(log.read_text()) > len(before)  # it is written down at once
+    finally:
+        server.close()
+    assert "openat(" in before
+    assert calls == ""
 
 
 def test_a_missing_model_is_pulled_when_that_is_asked_for(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from unitvec import __version__
 from unitvec.api.observe import BUCKETS, Traffic
 from unitvec.serving.counters import BATCH_TOKENS
+from unitvec.serving.pool import Resident
 from unitvec.serving.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -106,14 +107,16 @@ def _of_queue(service: Service) -> Iterator[Metric]:
 def _of_models(service: Service) -> Iterator[Metric]:
     residents = service.pool.residents()
     yield _gauge("unitvec_models_loaded", "Models in memory.", len(residents))
-    by_model = [({"model": resident.stored.name.short}, resident) for resident in residents]
+    by_model: dict[str, list[Resident]] = {}
+    for resident in residents:  # two of one name while the older version still answers
+        by_model.setdefault(resident.stored.name.short, []).append(resident)
     weights = Metric("unitvec_model_memory_bytes", "gauge", "Memory that a model's weights take.")
-    weights.samples = [("", labels, resident.model.bytes) for labels, resident in by_model]
+    weights.samples = [("", {"model": name}, sum(r.model.bytes for r in same)) for name, same in by_model.items()]
     yield weights
     left = Metric(
         "unitvec_model_expires_seconds", "gauge", "Seconds until a model leaves memory if nobody asks for it."
     )
-    left.samples = [("", labels, resident.expires_in) for labels, resident in by_model]
+    left.samples = [("", {"model": name}, max(r.expires_in for r in same)) for name, same in by_model.items()]
     yield left
 
 

@@ -164,5 +164,5 @@ def _executor(model: str, settings: Settings, options: dict[str, Any]) -> Execut
     from unitvec.store.name import Name
 
     with reporter() as report:
-        stored = config.stores().fetch(Name.parse(model), report)
+        stored = config.stores().fetch(Name.parse(model), report, options["source"])
     return Local(stored, **how)

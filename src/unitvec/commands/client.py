@@ -50,7 +50,8 @@ class Client:
                 step = json.loads(line)
                 if "error" in step:
                     raise UnitvecError(str(step["error"]))
-                report(Progress(step["status"], step.get("digest"), step.get("total"), step.get("completed")))
+                completed = step.get("completed", 0 if "total" in step else None)  # what is zero is left out
+                report(Progress(step["status"], step.get("digest"), step.get("total"), completed))
 
     def upload(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Sends a blob unless it is there."""

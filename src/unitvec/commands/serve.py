@@ -17,6 +17,7 @@ from unitvec.api.values import parse_duration
 from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
 from unitvec.commands.setting import setting
+from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
 from unitvec.store.name import Name
 
@@ -127,6 +128,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @setting(
     "--log-format", "UNITVEC_LOG_FORMAT", "How those lines look.", type=click.Choice(["text", "json"]), default="text"
 )
+@source_option
 @http_options
 def command(
     names: tuple[str, ...],
@@ -143,6 +145,7 @@ def command(
     workers: int | None,
     log_level: str,
     log_format: str,
+    source: str | None,
     **http: Any,
 ) -> None:
     """Serve models over HTTP, with Ollama's API.
@@ -163,7 +166,7 @@ def command(
     stores = config.stores()
     for name in wanted:
         with reporter() as report:
-            stores.fetch(name, report)
+            stores.fetch(name, report, source)
     logs.configure(log_level, log_format)
     cores = config.available_cores()
     os.environ.setdefault(
@@ -185,6 +188,7 @@ def command(
         max_bytes=memory or for_models,
         run_bytes=config.available_memory() - min(memory or for_models, for_models),
         auto_pull=auto_pull,
+        source=source,
         cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),

@@ -17,6 +17,15 @@ from unitvec.models.config import ModelSpec
 _MOST = 4  # threads that still make a single text faster
 
 
+def engines(threads: int, workers: int, *, small: bool) -> int:
+    """How many engines, each with the weights of its own, a model comes to have; see :class:`Lanes`."""
+    return 2 if small and _widest(threads, workers) > threads else 1
+
+
+def _widest(threads: int, workers: int) -> int:
+    return max(threads, min(threads * workers, _MOST))
+
+
 class Lanes:
     """Runs micro-batches of one model, ``workers`` of them at a time.
 
@@ -47,9 +56,8 @@ class Lanes:
         cache_dir: Path | None,
     ) -> None:
         build = partial(Engine, spec, tensors, cache_dir=cache_dir)
-        widest = max(threads, min(threads * workers, _MOST))
-        self._wide = build(threads=widest, spin=small or workers == 1)
-        self._narrow: Engine | None = None if small and widest > threads else self._wide
+        self._wide = build(threads=_widest(threads, workers), spin=small or workers == 1)
+        self._narrow: Engine | None = None if engines(threads, workers, small=small) > 1 else self._wide
         self._second = partial(build, threads=threads, spin=False) if self._narrow is None else None
         self._building = threading.Lock()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,6 +110,16 @@ class Engine:
             wanted = {name for later in self._stages[number + 1 :] for name in later.inputs}
             values = {name: value for name, value in values.items() if name in wanted or name == _RESULT}
         return np.array(values[_RESULT].numpy(), np.float32)
+
+
+def weight_bytes(spec: ModelSpec, cache_dir: Path | None = None) -> int:
+    """About how many bytes of memory a model's weights will take once it is loaded, as its graph has them."""
+    stages = graph.load(spec, cache_dir)
+    return sum(
+        math.prod(shape) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)  # numpy has no bfloat16
+        for stage in stages
+        for dtype, shape in stage.parameters.values()
+    )
 
 
 _RESULT = "embeddings"

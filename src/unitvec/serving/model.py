@@ -11,8 +11,8 @@ import numpy as np
 
 from unitvec import pages
 from unitvec.checkpoint.checkpoint import Checkpoint
-from unitvec.engine import memory
-from unitvec.engine.lanes import Lanes
+from unitvec.engine import memory, onnx
+from unitvec.engine.lanes import Lanes, engines
 from unitvec.engine.onnx import FloatArray
 from unitvec.errors import InvalidRequest, TextTooLong
 from unitvec.serving.batcher import Ids
@@ -23,6 +23,17 @@ NO_CONTEXT = "input exceeds maximum context length and cannot be truncated furth
 
 _AT_ONCE = 1_000_000  # characters
 _SMALL = 64_000_000  # parameters of the layers, of which there may be two copies in memory
+
+
+def weight_bytes(checkpoint: Checkpoint, *, threads: int, workers: int, cache_dir: Path | None) -> int:
+    """About how many bytes of memory a model's weights will take; the arguments as for :class:`LoadedModel`."""
+    copies = engines(threads, workers, small=_is_small(checkpoint))
+    return copies * onnx.weight_bytes(checkpoint.spec, cache_dir)
+
+
+def _is_small(checkpoint: Checkpoint) -> bool:
+    sizes = checkpoint.spec.transformer
+    return checkpoint.details.parameter_count - sizes.vocab_size * sizes.hidden_size <= _SMALL
 
 
 class LoadedModel:
@@ -36,14 +47,12 @@ class LoadedModel:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, workers: int = 1, cache_dir: Path | None) -> None:
-        sizes = checkpoint.spec.transformer
-        layers = checkpoint.details.parameter_count - sizes.vocab_size * sizes.hidden_size
         self.lanes = Lanes(
             checkpoint.spec,
             checkpoint.tensors,
             threads=threads,
             workers=workers,
-            small=layers <= _SMALL,
+            small=_is_small(checkpoint),
             cache_dir=cache_dir,
         )
         pages.collect()
