@@ -226,6 +226,7 @@ class Pool:
                 f"{human.size(int(self._max_bytes))} for models (--memory)"
             )
         if not resident.users:
+            self._evict(resident)  # at once: who comes now begins anew
             raise Overloaded("nobody waits for it any more")
         resident.queued = True
         async with self._room:
