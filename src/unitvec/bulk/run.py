@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TypeVar
 
+from unitvec import pages
 from unitvec.bulk.executor import Executor
 from unitvec.bulk.sources import Source
 from unitvec.bulk.window import Part, Position, Window, embed_window
@@ -85,7 +86,9 @@ def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, stri
         part = embed_window(window, executor, dtype)
         if strict:
             check(part, source)
-        return work.write(part)
+        done = work.write(part)
+        pages.trim()  # what came and went with the window must not pile up in gaps between what stays
+        return done
 
     yield from ordered(do, missing(source, work), executor.ahead, executor.close)
 
