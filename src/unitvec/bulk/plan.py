@@ -31,7 +31,7 @@ class Settings:
     input_format: str
     column: str
     carry: tuple[str, ...] = ()
-    window: int = 4096
+    window: int = 2048
     dtype: str = "float32"
     dimensions: int = 0
     truncate: bool = True

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TypeVar
 
+from unitvec import pages
 from unitvec.bulk.executor import Executor, Pipeline
 from unitvec.bulk.sources import Source
 from unitvec.bulk.window import Part, Position, Window, embed_window
@@ -84,7 +85,9 @@ def embed_to(work: Work, source: Source, executor: Executor | Pipeline, *, dtype
     def keep(part: Part) -> Done:
         if strict:
             check(part, source)
-        return work.write(part)
+        done = work.write(part)
+        pages.trim()  # what came and went with the window must not pile up in gaps between what stays
+        return done
 
     if isinstance(executor, Pipeline):
         yield from map(keep, executor.parts(work))

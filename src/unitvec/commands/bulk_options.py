@@ -60,7 +60,7 @@ _OPTIONS = [
     click.option(
         "--window",
         type=click.IntRange(min=1),
-        default=4096,
+        default=2048,
         show_default=True,
         help="Rows that run together; what a killed run may lose.",
     ),
