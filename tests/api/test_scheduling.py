@@ -88,7 +88,10 @@ def test_one_models_bulk_does_not_starve_anothers_queries(start: Callable[..., S
                 assert not bulk.done(), "the queries waited for all of the other model's texts"
             await bulk
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:  # the store is everyone's
+        assert server.client.request("DELETE", "/api/delete", json={"model": "another"}).status_code == 200
 
 
 def test_overload_turns_away_at_once_and_loses_nothing_that_was_let_in(start: Callable[..., Server]) -> None:
