@@ -4,8 +4,8 @@
 
 Writes each model once as a GGUF file under build/ (0.6 GB each), loads it as the server does, and prints for short
 texts (28 tokens) and passages (92) texts a second, one at a time and in micro-batches of about 512 tokens. Work is
-counted as two operations for each linear weight and token. The ceiling is numpy's float32 product of the models' own
-shapes on as many threads, measured before and after each model.
+counted as two operations for each linear weight and token. The ceiling is numpy's float32 product on as many threads,
+which takes turns with the model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -101,31 +102,65 @@ def qwen3_embedding(path: Path) -> None:
 MODELS: dict[str, Callable[[Path], None]] = {"embeddinggemma": embeddinggemma, "qwen3-embedding": qwen3_embedding}
 
 
-def repeated(work: Callable[[], object], seconds: float) -> float:
-    """Seconds that ``work`` takes: the median over ``seconds`` of runs, at least three, the first left out."""
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that ``work`` takes."""
+    started = time.perf_counter()
     work()
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
+    return time.perf_counter() - started
 
 
-def ceiling(seconds: float) -> float:
-    """GFLOP/s of a float32 product of 512 tokens with a 1024 x 3072 matrix."""
+def beside_the_ceiling(work: Callable[[], object], flops: float, seconds: float) -> tuple[float, float]:
+    """GFLOP/s of ``work`` and of float32 products of 512 tokens with a 1024 x 3072 matrix, each a median.
+
+    They take turns over ``seconds``, at least five, so that whatever else the machine does hits both.
+    """
     tokens, weights = np.ones((512, 1024), np.float32), np.ones((1024, 3072), np.float32)
-    return 2e-9 * tokens.shape[0] * weights.size / repeated(lambda: tokens @ weights, seconds)
+    work()
+    taken: list[float] = []
+    ceiling: list[float] = []
+    while sum(taken) + sum(ceiling) < seconds or len(taken) < 5:
+        ceiling += [timed(lambda: tokens @ weights) for _ in range(5)][1:]  # the first finds other data in the caches
+        taken.append(timed(work))
+    product = 2 * tokens.shape[0] * weights.size
+    return 1e-9 * flops / float(np.median(taken)), 1e-9 * product / float(np.median(ceiling))
 
 
-def rows(engine: Engine, flops_a_token: float, seconds: float) -> Iterator[tuple[str, float, float]]:
-    """Name, texts a second and GFLOP/s of each kind of work."""
+def rows(engine: Engine, flops_a_token: float, seconds: float) -> Iterator[tuple[str, float, float, float]]:
+    """Name, texts a second, GFLOP/s and the ceiling's of each kind of work."""
     rng = np.random.default_rng(0)
     for kind, length in LENGTHS.items():
         for texts in (1, max(1, round(512 / length))):
             batch = list(rng.integers(1, 100_000, (texts, length)))
-            taken = repeated(lambda batch=batch: engine.run(batch), seconds)
-            yield f"{kind} x {texts}", texts / taken, 1e-9 * flops_a_token * texts * length / taken
+            flops = flops_a_token * texts * length
+            speed, ceiling = beside_the_ceiling(lambda batch=batch: engine.run(batch), flops, seconds)
+            yield f"{kind} x {texts}", 1e9 * speed / flops * texts, speed, ceiling
+
+
+def measure(name: str, threads: int | None, seconds: float) -> None:
+    """Print a model's table."""
+    path = FOLDER / f"{name}.gguf"
+    if not path.exists():
+        MODELS[name](path)
+    base = peak()
+    started = time.perf_counter()
+    checkpoint = gguf.read(path)
+    engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=FOLDER)
+    loaded, most = time.perf_counter() - started, peak()
+    linear = sum(tensor["shape"][0] * tensor["shape"][1] for tensor in checkpoint.tensor_list
+                 if len(tensor["shape"]) == 2 and tensor["name"].startswith("blk."))  # fmt: skip
+    weights = engine.resident_bytes / 2**20
+    print(f"{name}: {path.stat().st_size / 1e6:.0f} MB, ready in {loaded:.1f} s, weights {weights:.0f} MiB, peak "
+          f"{most - base:.0f} MiB ({(most - base) / weights:.2f} x) above {base:.0f} MiB, {2e-9 * linear:.2f} GFLOP a "
+          "token", flush=True)  # fmt: skip
+    for kind, rate, speed, ceiling in rows(engine, 2 * linear, seconds):
+        print(
+            f"  {kind:14} {rate:8.2f} texts/s {speed:7.0f} of {ceiling:.0f} GFLOP/s {speed / ceiling:6.0%}", flush=True
+        )
+
+
+def peak() -> float:
+    """The most that this process has had in memory, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -135,25 +170,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.models:
-        path = FOLDER / f"{name}.gguf"
-        if not path.exists():
-            MODELS[name](path)
-        before = ceiling(options.seconds)
-        started = time.perf_counter()
-        checkpoint = gguf.read(path)
-        engine = Engine(checkpoint.spec, checkpoint.tensors, threads=options.threads, cache_dir=FOLDER)
-        loaded = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        linear = sum(tensor["shape"][0] * tensor["shape"][1] for tensor in checkpoint.tensor_list
-                     if len(tensor["shape"]) == 2 and tensor["name"].startswith("blk."))  # fmt: skip
-        measured = list(rows(engine, 2 * linear, options.seconds))
-        best = max(before, ceiling(options.seconds))
-        print(f"{name}: {path.stat().st_size / 1e6:.0f} MB, ready in {loaded:.1f} s, peak {peak:.0f} MiB, "
-              f"weights {engine.resident_bytes / 2**20:.0f} MiB, {2e-9 * linear:.2f} GFLOP a token, "
-              f"ceiling {best:.0f} GFLOP/s")  # fmt: skip
-        for kind, rate, gflops in measured:
-            print(f"  {kind:14} {rate:8.2f} texts/s {gflops:7.0f} GFLOP/s {gflops / best:6.0%} of the ceiling")
+    if len(options.models) == 1:
+        measure(options.models[0], options.threads, options.seconds)
+    for name in options.models if len(options.models) > 1 else ():  # in a process each: a peak is one model's
+        own = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
+        subprocess.run([sys.executable, __file__, name, *own], check=True)
 
 
 if __name__ == "__main__":

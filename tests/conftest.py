@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -44,12 +44,13 @@ class Server:
         environment: dict[str, str] | None = None,
         scheme: str = "http",
         certificates: str | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self._log = tempfile.TemporaryFile()
         self.port = free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "unitvec", "serve", *arguments, "--host", f"127.0.0.1:{self.port}"],
+            [*under, sys.executable, "-m", "unitvec", "serve", *arguments, "--host", f"127.0.0.1:{self.port}"],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},

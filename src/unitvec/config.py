@@ -60,7 +60,7 @@ class Address:
         """An address as ``OLLAMA_HOST`` has it: ``HOST``, ``HOST:PORT``, ``:PORT``, ``[IPV6]:PORT``, a scheme in front.
 
         Raises:
-            UnitvecError: the port is no port.
+            UnitvecError: it is none.
         """
         text = text.strip().strip("\"'")
         scheme, found, rest = text.partition("://")
@@ -68,6 +68,8 @@ class Address:
             scheme, rest = "http", text
         if scheme not in ("http", "https"):
             raise UnitvecError(f"{text!r} is no address: {scheme!r} is neither http nor https")
+        if rest.startswith("/"):
+            raise UnitvecError(f"{text!r} is no address: it is a path; write HOST:PORT")
         usual = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if found else DEFAULT_PORT
         rest = rest.split("/", 1)[0]
         if rest.startswith("["):

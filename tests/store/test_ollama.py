@@ -4,15 +4,19 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from unitvec.errors import InvalidCheckpoint, NotWritable
+from unitvec.store.create import Recipe, create
 from unitvec.store.manifest import Manifest
 from unitvec.store.name import Name
 from unitvec.store.ollama import OllamaStore
+from unitvec.store.progress import silent
 from unitvec.store.stores import Stores
 
 MODEL, PARAMS = "application/vnd.ollama.image.model", "application/vnd.ollama.image.params"
@@ -200,6 +204,48 @@ def test_the_newest_of_several_stores_counts(tmp_path: Path) -> None:
     assert len(stores.list()) == 1
     assert stores.remove(Name.parse("tiny"))
     assert stores.list() == []
+
+
+@pytest.mark.parametrize("damage", ["manifest", "weights"])
+def test_a_damaged_store_hides_no_whole_model(tmp_path: Path, damage: str) -> None:
+    stores, name = Stores(tmp_path / "data", tmp_path / "ollama"), Name.parse("tiny")
+    add_model(tmp_path / "data" / "models", "tiny", {MODEL: b"whole"})
+    time.sleep(0.02)
+    add_model(tmp_path / "ollama", "tiny", {MODEL: b"newer"})
+    if damage == "manifest":
+        _manifest(tmp_path / "ollama").write_bytes(b"{")
+    else:
+        _blob(tmp_path / "ollama", b"newer").write_bytes(b"new")
+    assert Path(stores.get(name).weights).read_bytes() == b"whole"
+    assert stores.remove(name)
+    assert stores.find(name) is None
+    assert not _manifest(tmp_path / "ollama").exists()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """An Ollama store with a model named tiny on a disk that cannot be written, where this may be mounted."""
+    folder = tmp_path / "ollama"
+    add_model(folder, "tiny", {MODEL: b"GGUF..."})
+    mounts = [["mount", "--bind", folder, folder], ["mount", "-o", "remount,bind,ro", folder]]
+    if shutil.which("mount") is None or any(subprocess.run(mount, capture_output=True).returncode for mount in mounts):
+        pytest.skip("mounting a read-only disk needs to be root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_model_on_a_read_only_disk(tmp_path: Path, read_only: Path) -> None:
+    stores, name = Stores(tmp_path / "data", read_only), Name.parse("tiny")
+    add_model(tmp_path / "data" / "models", "tiny", {MODEL: b"GGUF,,,"})
+    with pytest.raises(NotWritable, match="cannot write to"):
+        stores.remove(name)
+    assert [model.weights for model in stores.list()] == [str(_blob(read_only, b"GGUF..."))]  # gone from the other
+    with pytest.raises(NotWritable, match="cannot write to"):
+        stores.copy(name, Name.parse("two"))
+    create(Name.parse("mine"), Recipe(base=name, parameters={"num_ctx": 7}), stores, silent)
+    mine = stores.get(Name.parse("mine"))
+    assert mine.parameters == {"num_ctx": 7}
+    assert Path(mine.weights).parent == tmp_path / "data" / "models" / "blobs"
 
 
 @pytest.mark.skipif(not GGUF.exists(), reason="the GGUF file is not at hand")

@@ -1,7 +1,9 @@
 """Pulling from a real registry, through a proxy that misbehaves."""
 
+import base64
 import contextlib
 import json
+import os
 import shutil
 import ssl
 import subprocess
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_registry import LAYERS, PARAMS, WEIGHTS, Proxy, proxy_to, publish, sha256
+from real_registry import LAYERS, PARAMS, WEIGHTS, Proxy, proxy_to, publish, running_registry, sha256
 
 from unitvec.errors import FetchFailed, ModelNotFound, NoSpace
 from unitvec.store import files
@@ -19,6 +21,7 @@ from unitvec.store.name import Name
 from unitvec.store.ollama import OllamaStore
 from unitvec.store.progress import Progress, Report, silent
 from unitvec.store.pull import pull as pull_model
+from unitvec.store.push import push
 from unitvec.store.stores import Stores
 
 TOTAL = len(WEIGHTS) + len(PARAMS) + 2
@@ -70,6 +73,75 @@ def test_what_is_here_is_not_fetched_again(store: OllamaStore, proxy: Proxy) -> 
     proxy.asked.clear()
     assert pull(store, proxy).digest == first.digest
     assert proxy.blob_requests() == []
+
+
+def test_a_damaged_blob_is_fetched_again(store: OllamaStore, proxy: Proxy) -> None:
+    pull(store, proxy)
+    path = store.blobs.path(DIGEST)
+    path.write_bytes(bytes(len(WEIGHTS)))  # of the right size
+    proxy.asked.clear()
+    pull(store, proxy)
+    assert_whole(store)
+    assert proxy.blob_bytes == len(WEIGHTS)
+
+
+def test_only_what_is_new_or_repaired_is_a_change(tmp_path: Path, proxy: Proxy) -> None:
+    stores, changed = Stores(tmp_path / "data", tmp_path / "ollama"), []
+    stores.on_change = lambda _, model: changed.append(model is not None)
+    name = Name.parse(f"http://{proxy.host}/library/m")
+    for _ in range(2):
+        stores.pull(name, insecure=True)
+        assert changed == [True]
+    stores.layouts[0].blobs.path(DIGEST).write_bytes(bytes(len(WEIGHTS)))
+    stores.pull(name, insecure=True)
+    assert changed == [True, True]
+    stores.copy(name, Name.parse("other"))
+    stores.copy(name, Name.parse("other"))
+    stores.remove(name)
+    assert changed == [True, True, True, False]
+
+
+def test_removing_a_model_keeps_blobs_that_are_pulled_for_another(
+    store: OllamaStore, proxy: Proxy, registry: str
+) -> None:
+    pull(store, proxy)
+    others = {"application/vnd.ollama.image.model": WEIGHTS, "application/vnd.ollama.image.params": b'{"num_ctx":7}'}
+    publish(registry, "library/other", "latest", others)
+    proxy.asked.clear()
+    removed: list[bool] = []
+
+    def remove(progress: Progress) -> None:
+        if progress.digest == sha256(others["application/vnd.ollama.image.params"]) and not removed:
+            removed.append(OllamaStore(store.root).remove(Name.parse(f"{proxy.host}/library/m")))
+
+    pull_model(Name.parse(f"http://{proxy.host}/library/other"), store, remove, insecure=True)
+    assert removed == [True]
+    assert store.blobs.path(DIGEST).read_bytes() == WEIGHTS
+    assert not store.blobs.path(sha256(PARAMS)).exists()
+    assert not [asked for asked in proxy.blob_requests() if DIGEST in asked.path]
+    assert [path.name for path in store.root.iterdir() if "claims" in path.name] == []
+
+
+def test_a_killed_pull_keeps_nothing_from_being_removed(store: OllamaStore, proxy: Proxy) -> None:
+    pull(store, proxy)
+    claims = store.root / ".unitvec-claims"
+    claims.mkdir()
+    (claims / "left").write_text(DIGEST)
+    store.remove(Name.parse(f"{proxy.host}/library/m"))
+    assert list(store.blobs.root.iterdir()) == list(claims.iterdir()) == []
+
+
+def test_nothing_is_left_of_old_pulls(store: OllamaStore, proxy: Proxy) -> None:
+    store.blobs.root.mkdir(parents=True)
+    finished, old, fresh = (store.blobs.partial("sha256:" + digit * 64) for digit in "123")
+    for path in (old, fresh):
+        path.write_bytes(b"some of it")
+    for path in (finished, old, fresh):
+        path.with_name(f"{path.name}-0").write_text("{}")
+    os.utime(old, (0, 0))
+    pull(store, proxy)
+    names = {path.name for path in store.blobs.root.iterdir() if "partial" in path.name}
+    assert names == {fresh.name, f"{fresh.name}-0"}
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "busy", "broken"])
@@ -133,6 +205,67 @@ def test_a_token_is_asked_for_where_the_registry_says(store: OllamaStore, proxy:
     assert "scope=repository%3Alibrary%2Fm%3Apull" in asked.path
 
 
+def test_a_busy_token_server_is_asked_again(store: OllamaStore, proxy: Proxy) -> None:
+    proxy.faults.token = "open-sesame"
+    proxy.faults.token_busy = 2
+    pull(store, proxy)
+    assert_whole(store)
+
+
+USER = "someone:$2b$05$9VS2YqdKbKsNKsB3fPUuPeVM1Y1hHdOh4qKyIilfFCZs14RY2QBh6"
+
+
+def test_a_registry_with_passwords(store: OllamaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is missing")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    login = base64.b64encode(b"someone:secret").decode()
+    with running_registry(tmp_path, users=USER) as host:
+        publish(host, "library/m", "latest", LAYERS, login=("someone", "secret"))
+        name = Name.parse(f"{host}/library/m")
+        with pytest.raises(FetchFailed, match=rf"unauthorized: access denied by {host}; what `docker login {host}`"):
+            pull_model(name, store, silent, insecure=True)
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {"elsewhere": {}, host: {"auth": login}}}))
+        pull_model(name, store, silent, insecure=True)
+        assert_whole(store)
+        wrong = base64.b64encode(b"someone:wrong").decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {f"https://{host}/v1/": {"auth": wrong}}}))
+        with pytest.raises(FetchFailed, match="unauthorized: access denied"):
+            pull_model(name, store, silent, insecure=True)
+
+
+@pytest.fixture
+def pushed(tmp_path: Path, proxy: Proxy) -> tuple[Stores, Name]:
+    """A model that is to be sent to the registry behind the proxy."""
+    stores = Stores(tmp_path / "data", tmp_path / "ollama")
+    stores.pull(Name.parse(f"http://{proxy.host}/library/m"), insecure=True)
+    name = Name.parse(f"http://{proxy.host}/pushed/{tmp_path.name.replace('_', '').lower()}")
+    stores.copy(Name.parse(f"{proxy.host}/library/m"), name)
+    return stores, name
+
+
+def test_a_push_goes_on_after_faults(pushed: tuple[Stores, Name], proxy: Proxy, store: OllamaStore) -> None:
+    stores, name = pushed
+    proxy.faults.push_broken = 1
+    proxy.asked.clear()
+
+    def hurt(progress: Progress) -> None:
+        if progress.status == "pushing manifest":
+            proxy.faults.push_broken = 2
+
+    push(name, stores, hurt, insecure=True)
+    manifests = [asked for asked in proxy.asked if asked.method == "PUT" and "/manifests/" in asked.path]
+    assert len(manifests) == 3
+    pull_model(name, store, silent, insecure=True)
+    assert_whole(store)
+
+
+def test_a_registry_that_takes_no_uploads(pushed: tuple[Stores, Name], proxy: Proxy) -> None:
+    proxy.faults.homeless = 9
+    with pytest.raises(FetchFailed, match=r"takes no blobs: it does not say where to send them"):
+        push(pushed[1], pushed[0], silent, insecure=True)
+
+
 def leave_midway(store: OllamaStore, proxy: Proxy, share: float = 0.5) -> int:
     """Stops a pull in the middle; how many bytes had come."""
 
@@ -156,8 +289,12 @@ def test_a_stopped_pull_goes_on_where_it_was(store: OllamaStore, proxy: Proxy) -
     came = leave_midway(store, proxy)
     assert store.list() == []
     assert not store.blobs.path(DIGEST).exists()
-    pull(store, proxy)
+    told: list[Progress] = []
+    pull(store, proxy, told.append)
     assert_whole(store)
+    counts = [step.completed for step in told if step.digest == DIGEST]
+    assert counts[0] is not None
+    assert counts[0] > 0.4 * len(WEIGHTS)  # no jump that would look like speed
     assert proxy.blob_bytes <= TOTAL - 0.5 * len(WEIGHTS) + (1 << 20)
     assert came + proxy.blob_bytes <= TOTAL + (4 << 20)
 
@@ -256,7 +393,7 @@ def test_two_pulls_at_once_share_the_work(tmp_path: Path, proxy: Proxy) -> None:
     proxy.faults.rate = 20e6
     stores = Stores(tmp_path / "data", tmp_path / "ollama")
     changed: list[Name] = []
-    stores.on_change = changed.append
+    stores.on_change = lambda name, _: changed.append(name)
     name = Name.parse(f"http://{proxy.host}/library/m")
     told: list[list[Progress]] = [[], [], []]
     threads = [threading.Thread(target=lambda to=to: stores.pull(name, to.append, insecure=True)) for to in told]
@@ -268,6 +405,34 @@ def test_two_pulls_at_once_share_the_work(tmp_path: Path, proxy: Proxy) -> None:
     assert proxy.blob_bytes == TOTAL
     assert all(steps[-1].status == "success" for steps in told)
     assert changed == [name]
+
+
+def test_pulls_that_ask_in_other_ways_do_not_share_their_errors(tmp_path: Path, proxy: Proxy) -> None:
+    proxy.faults.rate = 40e6
+    stores = Stores(tmp_path / "data", tmp_path / "ollama")
+    name, began, errors = Name.parse(f"http://{proxy.host}/library/m"), threading.Event(), []
+
+    def strictly() -> None:
+        began.wait()
+        try:
+            stores.pull(name)
+        except FetchFailed as error:
+            errors.append(error.message)
+
+    def by_the_same_source() -> None:
+        began.wait()
+        stores.pull(name, source="registry", insecure=True)
+
+    threads = [threading.Thread(target=target) for target in (strictly, by_the_same_source)]
+    for thread in threads:
+        thread.start()
+    stores.pull(name, lambda step: began.set() if step.completed else None, insecure=True)
+    for thread in threads:
+        thread.join()
+    assert_whole(stores.layouts[0])
+    assert len(errors) == 1
+    assert "insecure" in errors[0]
+    assert len([asked for asked in proxy.asked if "/manifests/" in asked.path]) == 1
 
 
 def test_two_stores_pull_the_same_blobs_once(store: OllamaStore, proxy: Proxy) -> None:

@@ -6,16 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from unitvec import human
-from unitvec.checkpoint.checkpoint import Checkpoint
-from unitvec.serving.pool import Resident
+from unitvec.checkpoint.checkpoint import Checkpoint, Details
+from unitvec.serving.backend import Running
 from unitvec.store.model import StoredModel
 
 _FOR_EVER = timedelta(days=106_751)  # the longest that Go's Duration holds
 
 
-def details(checkpoint: Checkpoint) -> dict[str, Any]:
+def details(told: Details) -> dict[str, Any]:
     """The ``details`` object."""
-    told = checkpoint.details
     return {
         "parent_model": "",
         "format": told.format,
@@ -34,24 +33,24 @@ def tag(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
         "modified_at": stored.modified_at.isoformat(),
         "size": stored.size,
         "digest": stored.digest,
-        "details": details(checkpoint)
+        "details": details(checkpoint.details)
         | {"context_length": checkpoint.context_length, "embedding_length": checkpoint.spec.embedding_length},
         "capabilities": ["embedding"],
     }
 
 
-def process(resident: Resident, context: int) -> dict[str, Any]:
+def process(running: Running) -> dict[str, Any]:
     """A model in memory, as ``/api/ps`` lists it."""
-    expires = datetime.now(UTC) + timedelta(seconds=min(resident.expires_in, _FOR_EVER.total_seconds()))
+    expires = datetime.now(UTC) + timedelta(seconds=min(running.expires_in, _FOR_EVER.total_seconds()))
     return {
-        "name": resident.stored.name.short,
-        "model": resident.stored.name.short,
-        "size": resident.model.bytes,
-        "digest": resident.stored.digest,
-        "details": details(resident.model.checkpoint),
+        "name": running.name.short,
+        "model": running.name.short,
+        "size": running.bytes,
+        "digest": running.digest,
+        "details": details(running.details),
         "expires_at": expires.isoformat(),
         "size_vram": 0,
-        "context_length": context,
+        "context_length": running.context,
     }
 
 
@@ -75,7 +74,7 @@ def show(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
         "modelfile": "\n".join(modelfile) + "\n",
         "parameters": "\n".join(f"{key:<30} {value}" for key, value in parameters),
         "template": stored.template,
-        "details": details(checkpoint),
+        "details": details(checkpoint.details),
         "model_info": checkpoint.model_info,
         "tensors": checkpoint.tensor_list,
         "capabilities": ["embedding"],

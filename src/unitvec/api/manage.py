@@ -19,7 +19,7 @@ from unitvec.api.schemas import decode, field, model_name
 from unitvec.api.values import type_name
 from unitvec.errors import InvalidRequest, ModelNotFound, UnitvecError
 from unitvec.store import files, sources
-from unitvec.store.blobs import Incoming
+from unitvec.store.blobs import GGUF, Incoming
 from unitvec.store.create import Recipe, create
 from unitvec.store.manifest import is_digest
 from unitvec.store.name import Name
@@ -58,9 +58,7 @@ class _ManageAPI:
         fields = decode(await request.body())
         name = Name.parse(model_name(fields, "model", "name"))
         insecure = bool(field(fields, "insecure", bool, "a boolean"))
-        source = field(fields, "source", str, "a string")  # not one of Ollama's
-        if source not in (None, *sources.KEYS):
-            raise InvalidRequest(f'"source" must be one of {", ".join(sources.KEYS)}')
+        source = _source(fields)
         return await _answer(request, fields, lambda report: self._stores.pull(name, report, source, insecure=insecure))
 
     async def push(self, request: Request) -> Response:
@@ -109,18 +107,22 @@ class _ManageAPI:
     async def has_blob(self, request: Request) -> Response:
         """``HEAD /api/blobs/DIGEST``."""
         digest = _digest(request)
-        found = await asyncio.to_thread(self._has, digest)
+        found = await asyncio.to_thread(self._stores.holder_of_blob, digest)
         return Response(status_code=200 if found else 404)
 
     async def add_blob(self, request: Request) -> Response:
         """``POST /api/blobs/DIGEST``: the body is the blob."""
         digest = _digest(request)
-        store = self._stores.writable()
-        if await asyncio.to_thread(store.blobs.has, digest):
+        if await asyncio.to_thread(self._stores.holder_of_blob, digest):
             return Response(status_code=200)
-        with files.writing(store.root), Incoming(store.blobs, digest) as incoming:
-            waiting = bytearray()
-            async for chunk in request.stream():
+        stream, waiting = request.stream(), bytearray()
+        async for chunk in stream:
+            waiting += chunk
+            if len(waiting) >= len(GGUF):
+                break
+        blobs = await asyncio.to_thread(self._stores.blobs_for, bytes(waiting))
+        with files.writing(blobs.root), Incoming(blobs, digest) as incoming:
+            async for chunk in stream:
                 waiting += chunk
                 if len(waiting) >= _PIECE:
                     await asyncio.to_thread(incoming.write, bytes(waiting))
@@ -129,15 +131,20 @@ class _ManageAPI:
             await asyncio.to_thread(incoming.keep)
         return Response(status_code=201)
 
-    def _has(self, digest: str) -> bool:
-        return any(store.blobs.has(digest) for store in self._stores.layouts)
-
 
 def _digest(request: Request) -> str:
     digest = str(request.path_params["digest"]).replace("sha256-", "sha256:", 1)
     if not is_digest(digest):
         raise InvalidRequest("invalid digest format")
     return digest
+
+
+def _source(fields: dict[str, Any]) -> str | None:
+    """Not one of Ollama's fields."""
+    source: str | None = field(fields, "source", str, "a string")
+    if source not in (None, *sources.KEYS):
+        raise InvalidRequest(f'"source" must be one of {", ".join(sources.KEYS)}')
+    return source
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:
@@ -159,6 +166,7 @@ def _recipe(fields: dict[str, Any]) -> Recipe:
         template=field(fields, "template", str, "a string") or "",
         system=field(fields, "system", str, "a string") or "",
         licenses=tuple(licenses),
+        source=_source(fields),
     )
 
 

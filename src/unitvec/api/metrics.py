@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from unitvec import __version__
 from unitvec.api.observe import BUCKETS, Traffic
+from unitvec.serving.backend import Figures, Running
 from unitvec.serving.counters import BATCH_TOKENS
-from unitvec.serving.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,9 +63,9 @@ def render(metrics: Iterable[Metric]) -> str:
     return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
 
 
-def collect(service: Service, traffic: Traffic) -> list[Metric]:
-    """All figures as they are now."""
-    return [*_of_traffic(traffic), *_of_queue(service), *_of_models(service), *_of_process()]
+def collect(figures: Figures, traffic: Traffic) -> list[Metric]:
+    """All figures."""
+    return [*_of_traffic(traffic), *_of_queue(figures), *_of_models(figures.running), *_of_process()]
 
 
 def _of_traffic(traffic: Traffic) -> Iterator[Metric]:
@@ -84,12 +84,11 @@ def _of_traffic(traffic: Traffic) -> Iterator[Metric]:
     yield durations
 
 
-def _of_queue(service: Service) -> Iterator[Metric]:
-    requests, tokens = service.runner.waiting
-    yield _gauge("unitvec_queue_requests", "Requests with texts that wait for a run.", requests)
-    yield _gauge("unitvec_queue_tokens", "Tokens that wait for a run.", tokens)
-    yield _gauge("unitvec_queue_oldest_seconds", "How long the oldest of them has waited.", service.runner.oldest())
-    counters = service.counters
+def _of_queue(figures: Figures) -> Iterator[Metric]:
+    yield _gauge("unitvec_queue_requests", "Requests with texts that wait for a run.", figures.requests)
+    yield _gauge("unitvec_queue_tokens", "Tokens that wait for a run.", figures.tokens)
+    yield _gauge("unitvec_queue_oldest_seconds", "How long the oldest of them has waited.", figures.oldest)
+    counters = figures.counters
     for event, told in _EVENTS.items():
         yield Metric(f"unitvec_{event}_total", "counter", told, [("", {}, getattr(counters, event))])
     steps: list[Sample] = [("", {"step": step}, getattr(counters, f"{step}_seconds")) for step in _STEPS]
@@ -103,17 +102,18 @@ def _of_queue(service: Service) -> Iterator[Metric]:
     yield _gauge("unitvec_padding_ratio", "Share of attention's places that were padding, since the start.", padding)
 
 
-def _of_models(service: Service) -> Iterator[Metric]:
-    residents = service.pool.residents()
-    yield _gauge("unitvec_models_loaded", "Models in memory.", len(residents))
-    by_model = [({"model": resident.stored.name.short}, resident) for resident in residents]
+def _of_models(running: Sequence[Running]) -> Iterator[Metric]:
+    yield _gauge("unitvec_models_loaded", "Models in memory.", len(running))
+    by_model: dict[str, list[Running]] = {}
+    for model in running:  # two of one name while the older version still answers
+        by_model.setdefault(model.name.short, []).append(model)
     weights = Metric("unitvec_model_memory_bytes", "gauge", "Memory that a model's weights take.")
-    weights.samples = [("", labels, resident.model.bytes) for labels, resident in by_model]
+    weights.samples = [("", {"model": name}, sum(one.bytes for one in same)) for name, same in by_model.items()]
     yield weights
     left = Metric(
         "unitvec_model_expires_seconds", "gauge", "Seconds until a model leaves memory if nobody asks for it."
     )
-    left.samples = [("", labels, resident.expires_in) for labels, resident in by_model]
+    left.samples = [("", {"model": name}, max(one.expires_in for one in same)) for name, same in by_model.items()]
     yield left
 
 

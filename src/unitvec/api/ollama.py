@@ -35,7 +35,7 @@ class OllamaAPI:
 
     def __init__(self, calls: Calls, catalog: Catalog) -> None:
         self._calls = calls
-        self._service = calls.service
+        self._backend = calls.backend
         self._catalog = catalog
         self.routes = [
             Route("/api/version", self.version, methods=["GET"]),
@@ -68,14 +68,16 @@ class OllamaAPI:
         )
         if not asked.texts:  # Ollama leaves counters out that are nil
             return JSONResponse({"model": asked.model, "embeddings": []})
-        fields = {
-            "model": asked.model,
-            "embeddings": answer.vectors,
+        told = {
             "total_duration": time.perf_counter_ns() - began,
             "load_duration": answer.load_nanoseconds,
             "prompt_eval_count": answer.tokens,
         }
-        return self._calls.write(fields)
+        return await self._calls.write(
+            answer.vectors,
+            answer.vectors.__getitem__,
+            lambda rows: {"model": asked.model, "embeddings": rows, **told},
+        )
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
@@ -89,7 +91,7 @@ class OllamaAPI:
             context=asked.context,
             keep_alive=asked.keep_alive,
         )
-        return self._calls.write({"embedding": answer.vectors[0] if asked.prompt else []})
+        return JSONResponse({"embedding": answer.vectors[0] if asked.prompt else []})
 
     async def tags(self, _: Request) -> Response:
         """``GET /api/tags``."""
@@ -97,8 +99,7 @@ class OllamaAPI:
 
     async def ps(self, _: Request) -> Response:
         """``GET /api/ps``."""
-        residents = self._service.pool.residents()
-        return JSONResponse({"models": [describe.process(r, self._service.context_of(r)) for r in residents]})
+        return JSONResponse({"models": [describe.process(model) for model in await self._backend.running()]})
 
     async def show(self, request: Request) -> Response:
         """``POST /api/show``."""
@@ -123,10 +124,10 @@ class OllamaAPI:
         keep_alive = parse_keep_alive(fields.get("keep_alive"))
         name = parse_name(model)
         with named_as_sent(model):
-            if not (keep_alive == 0 and self._service.pool.resident(name)):
+            unload = keep_alive == 0 and not fields.get(content)
+            if not (unload and await self._backend.stop(name)):
                 await asyncio.to_thread(self._catalog.stored, name)
-        if fields.get(content) or keep_alive != 0:
+        if not unload:
             raise InvalidRequest(f'"{model}" does not support {verb}')
-        self._service.pool.stop(name)
         created = datetime.now(UTC).isoformat()
         return JSONResponse({"model": model, "created_at": created, **empty, "done": True, "done_reason": "unload"})

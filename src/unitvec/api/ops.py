@@ -12,7 +12,7 @@ from starlette.routing import Route
 from unitvec.api import metrics, openapi
 from unitvec.api.answers import JSONResponse
 from unitvec.api.observe import Traffic
-from unitvec.serving.service import Service
+from unitvec.serving.backend import Backend
 
 # The pages load nothing from anywhere, and no page of another site may frame them.
 _PAGE_HEADERS = {
@@ -28,12 +28,12 @@ class OpsAPI:
     """The handlers. ``routes`` is what the application takes.
 
     Args:
-        service: whose state is told.
+        backend: whose state is told.
         traffic: what has been answered.
     """
 
-    def __init__(self, service: Service, traffic: Traffic) -> None:
-        self._service = service
+    def __init__(self, backend: Backend, traffic: Traffic) -> None:
+        self._backend = backend
         self._traffic = traffic
         self.routes = [
             Route("/", self.root, methods=["GET"]),
@@ -52,7 +52,7 @@ class OpsAPI:
 
     async def metrics(self, _: Request) -> Response:
         """``GET /metrics``."""
-        figures = metrics.render(metrics.collect(self._service, self._traffic))
+        figures = metrics.render(metrics.collect(await self._backend.figures(), self._traffic))
         return Response(figures, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def live(self, _: Request) -> Response:
@@ -61,8 +61,8 @@ class OpsAPI:
 
     async def ready(self, _: Request) -> Response:
         """``GET /health/ready``: a request would be taken now, not turned away."""
-        requests, _tokens = self._service.runner.waiting
-        full = requests >= self._service.runner.max_requests
+        figures = await self._backend.figures()
+        full = figures.requests >= figures.room
         return JSONResponse({"status": "the queue is full" if full else "ready"}, 503 if full else 200)
 
     async def openapi(self, _: Request) -> Response:

@@ -54,7 +54,7 @@ class TeiAPI:
             Route("/health", self.health, methods=["GET"]),
         ]
 
-    async def embed(self, request: Request) -> JSONResponse:
+    async def embed(self, request: Request) -> Response:
         """``POST /embed``."""
         try:
             fields = decode(await request.body())
@@ -68,27 +68,30 @@ class TeiAPI:
             _refuse(fields.get("truncation_direction") == "Left", "texts are cut on the right", "truncation_direction")
         except InvalidRequest as error:
             raise Unprocessable(error.message) from None
-        name = self._model()
+        name = await self._model()
         try:
             answer = await self._calls.embed(request, name.short, name, texts, truncate=truncate, dimensions=dimensions)
         except TextTooLong as error:
             raise TooLong(error.message) from None
         except InvalidRequest as error:
             raise Unprocessable(error.message) from None
-        return self._calls.write(answer.vectors, {"Content-Type": "application/json"})
+        vectors = answer.vectors
+        return await self._calls.write(
+            vectors, vectors.__getitem__, lambda rows: rows, {"Content-Type": "application/json"}
+        )
 
     async def info(self, _: Request) -> JSONResponse:
         """``GET /info``."""
-        stored = await asyncio.to_thread(self._catalog.stored, self._model())
+        stored = await asyncio.to_thread(self._catalog.stored, await self._model())
         checkpoint = await asyncio.to_thread(self._catalog.checkpoint, stored)
-        resident = self._calls.service.pool.resident(stored.name)
-        context = self._calls.service.context_of(resident) if resident and resident.ready else checkpoint.context_length
+        running = {model.name: model.context for model in await self._calls.backend.running()}
+        context = running.get(stored.name, checkpoint.context_length)
         fields = {
             "model_id": stored.name.short,
             "model_sha": stored.digest,
             "model_dtype": "float32",
             "model_type": {"embedding": {"pooling": checkpoint.spec.pooling}},
-            "max_concurrent_requests": self._calls.service.runner.max_requests,
+            "max_concurrent_requests": self._calls.backend.max_requests,
             "max_input_length": context,
             "max_client_batch_size": self._calls.limits.texts,
             "auto_truncate": False,
@@ -100,12 +103,12 @@ class TeiAPI:
         """``GET /health``."""
         return Response()
 
-    def _model(self) -> Name:
+    async def _model(self) -> Name:
         if self._names:
             return self._names[0]
-        residents = self._calls.service.pool.residents()
-        if len(residents) == 1:
-            return residents[0].stored.name
+        running = await self._calls.backend.running()
+        if len(running) == 1:
+            return running[0].name
         raise ModelNotFound("this route names no model: start the server with one, unitvec serve MODEL")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from unitvec.bulk.window import Embedded
+from unitvec.bulk.window import Embedded, Part
+from unitvec.bulk.work import Work
 
 
 class Executor(Protocol):
@@ -30,3 +32,27 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Drop what waits; a call that is under way ends soon, with any error. May be called again."""
+
+
+class Pipeline(ABC):
+    """Embeds windows by a loop of its own, that reads the input itself.
+
+    Attributes:
+        digest: the model's; see :class:`unitvec.store.model.StoredModel`.
+        width: the length of the vectors that it gives.
+    """
+
+    digest: str
+    width: int
+
+    @abstractmethod
+    def parts(self, work: Work | None) -> Iterator[Part]:
+        """The parts that ``work`` lacks, in order; all where it is None.
+
+        Raises:
+            UnitvecError: going on is of no use.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop what is under way. May be called again."""

@@ -13,14 +13,14 @@ import click
 
 from unitvec import human
 from unitvec.bulk import carried, inputs, outputs, run, work
-from unitvec.bulk.executor import Executor
+from unitvec.bulk.executor import Executor, Pipeline
 from unitvec.bulk.extra import pyarrow
 from unitvec.bulk.finish import Totals, finish, rejects_of, totals
 from unitvec.bulk.inputs import InputFile
 from unitvec.bulk.plan import Plan, Settings
 from unitvec.bulk.progress import Progress
 from unitvec.bulk.sources import ALL, Source, Wanted
-from unitvec.bulk.window import Part, Position, Window, embed_window
+from unitvec.bulk.window import Position
 from unitvec.bulk.work import Done, Work
 from unitvec.errors import InvalidRequest, UnitvecError
 
@@ -82,7 +82,7 @@ def files_of(asked: Sequence[str], output: Path | None) -> list[str]:
     return inputs.find(asked, [output, rejects_of(output)] if output else [])
 
 
-def execute(job: Job, start: Callable[[], Executor]) -> Totals:
+def execute(job: Job, start: Callable[[], Executor | Pipeline]) -> Totals:
     """Do it.
 
     Args:
@@ -104,7 +104,7 @@ def execute(job: Job, start: Callable[[], Executor]) -> Totals:
         executor.close()
 
 
-def _to_file(job: Job, output: Path, source: Source, executor: Executor) -> Totals:
+def _to_file(job: Job, output: Path, source: Source, executor: Executor | Pipeline) -> Totals:
     plan = job.plan(executor.digest)
     with work.opened(output, plan, restart=job.restart) as parts, _told_how_to_go_on(plan, parts):
         before = totals(parts.about(number) for number in parts.numbers())
@@ -120,16 +120,12 @@ def _to_file(job: Job, output: Path, source: Source, executor: Executor) -> Tota
     return whole
 
 
-def _to_stdout(job: Job, source: Source, executor: Executor) -> Totals:
+def _to_stdout(job: Job, source: Source, executor: Executor | Pipeline) -> Totals:
     out = sys.stdout.buffer
     whole = Totals()
     rejects = sys.stderr.buffer
     with Progress(source, whole, Position()) as progress:
-
-        def do(window: Window) -> Part:
-            return embed_window(window, executor, job.settings.dtype)
-
-        for part in run.ordered(do, source.windows(), executor.ahead, executor.close):
+        for part in run.embedded(source, executor, dtype=job.settings.dtype):
             if job.strict:
                 run.check(part, source)
             out.writelines(outputs.json_lines(part))

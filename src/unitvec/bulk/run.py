@@ -9,7 +9,7 @@ from itertools import count
 from typing import TypeVar
 
 from unitvec import pages
-from unitvec.bulk.executor import Executor
+from unitvec.bulk.executor import Executor, Pipeline
 from unitvec.bulk.sources import Source
 from unitvec.bulk.window import Part, Position, Window, embed_window
 from unitvec.bulk.work import Done, Work
@@ -64,7 +64,7 @@ def _leading(work: Work) -> tuple[int, Position]:
     return number, work.about(number - 1).end if number else Position()
 
 
-def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, strict: bool) -> Iterator[Done]:
+def embed_to(work: Work, source: Source, executor: Executor | Pipeline, *, dtype: str, strict: bool) -> Iterator[Done]:
     """Do what is missing of some work.
 
     Args:
@@ -82,15 +82,33 @@ def embed_to(work: Work, source: Source, executor: Executor, *, dtype: str, stri
         UnitvecError: as the executor has it, or a part cannot be written.
     """
 
-    def do(window: Window) -> Done:
-        part = embed_window(window, executor, dtype)
+    def keep(part: Part) -> Done:
         if strict:
             check(part, source)
         done = work.write(part)
         pages.trim()  # what came and went with the window must not pile up in gaps between what stays
         return done
 
+    if isinstance(executor, Pipeline):
+        yield from map(keep, executor.parts(work))
+        return
+
+    def do(window: Window) -> Done:
+        return keep(embed_window(window, executor, dtype))
+
     yield from ordered(do, missing(source, work), executor.ahead, executor.close)
+
+
+def embedded(source: Source, executor: Executor | Pipeline, *, dtype: str) -> Iterator[Part]:
+    """All of the input, kept nowhere; see :func:`embed_to`."""
+    if isinstance(executor, Pipeline):
+        yield from executor.parts(None)
+        return
+
+    def do(window: Window) -> Part:
+        return embed_window(window, executor, dtype)
+
+    yield from ordered(do, source.windows(), executor.ahead, executor.close)
 
 
 def check(part: Part, source: Source) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from unitvec.commands.progress import reporter
+from unitvec.commands.ray_options import ray_option
 
 if TYPE_CHECKING:
-    from unitvec.bulk.executor import Executor
+    from unitvec.bulk.executor import Executor, Pipeline
+    from unitvec.bulk.job import Job
     from unitvec.bulk.plan import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +78,7 @@ _OPTIONS = [
         show_default=True,
         help="Seconds that no --url need answer before the run gives up.",
     ),
+    ray_option("Embed files"),
 ]
 
 
@@ -119,8 +122,8 @@ def embed_files(model: str, dimensions: int, truncate: bool, context: int | None
     settings = _settings(files, options, dimensions, truncate, context)
     wanted = job.Job(model, files, output, settings, restart=options["restart"], strict=options["fail_fast"])
 
-    def start() -> Executor:
-        return _executor(model, settings, options)
+    def start() -> Executor | Pipeline:
+        return _executor(wanted, options)
 
     return REJECTS if job.execute(wanted, start).refused else 0
 
@@ -149,20 +152,31 @@ def _settings(
     )
 
 
-def _executor(model: str, settings: Settings, options: dict[str, Any]) -> Executor:
+def _executor(job: Job, options: dict[str, Any]) -> Executor | Pipeline:
+    settings = job.settings
     how: dict[str, Any] = {
         "truncate": settings.truncate,
         "dimensions": settings.dimensions,
         "context": settings.context,
     }
+    from unitvec.bulk import inputs
+
+    if options["urls"] and options["ray"] is not None:
+        raise click.UsageError("--url and --ray are two ways: give one")
+    if options["ray"] is not None and inputs.STDIN in job.files:
+        raise click.UsageError("--ray reads files, not standard input")
     if options["urls"]:
         from unitvec.bulk.servers import Servers
 
-        return Servers(options["urls"], model, patience=options["patience"], **how)
+        return Servers(options["urls"], job.model, patience=options["patience"], **how)
     from unitvec import config
     from unitvec.bulk.local import Local
     from unitvec.store.name import Name
 
     with reporter() as report:
-        stored = config.stores().fetch(Name.parse(model), report)
+        stored = config.stores().fetch(Name.parse(job.model), report, options["source"])
+    if options["ray"] is not None:
+        from unitvec.cluster.data import Cluster
+
+        return Cluster(options["ray"] or None, stored, job.source, settings.dtype, how)
     return Local(stored, **how)

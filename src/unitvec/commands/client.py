@@ -19,7 +19,7 @@ class Client:
     """A server's API. Every method raises UnitvecError with what the server answers, or that nobody does."""
 
     def __init__(self, address: config.Address) -> None:
-        key = os.environ.get("UNITVEC_API_KEY", "").split(",")[0].strip()
+        key = next(iter(os.environ.get("UNITVEC_API_KEY", "").split()), "")  # a server may have several
         self._client = httpx.Client(
             base_url=address.reachable,
             timeout=httpx.Timeout(None, connect=5.0),
@@ -50,7 +50,8 @@ class Client:
                 step = json.loads(line)
                 if "error" in step:
                     raise UnitvecError(str(step["error"]))
-                report(Progress(step["status"], step.get("digest"), step.get("total"), step.get("completed")))
+                completed = step.get("completed", 0 if "total" in step else None)  # what is zero is left out
+                report(Progress(step["status"], step.get("digest"), step.get("total"), completed))
 
     def upload(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Sends a blob unless it is there."""

@@ -10,9 +10,10 @@ import click
 from unitvec import config
 from unitvec.commands import client
 from unitvec.commands.progress import reporter
+from unitvec.commands.source import source_option
 from unitvec.errors import UnitvecError
 from unitvec.store import files
-from unitvec.store.blobs import chunks_of
+from unitvec.store.blobs import GGUF, chunks_of, is_gguf
 from unitvec.store.create import Recipe, create
 from unitvec.store.modelfile import Modelfile
 from unitvec.store.name import Name
@@ -26,7 +27,8 @@ _FOLDER_FILES = (".json", ".safetensors")
 @click.argument("model")
 @click.option("-f", "--file", "modelfile", type=click.Path(path_type=Path), help="A Modelfile.  [default: Modelfile]")
 @click.option("--from", "base", help="Instead of a Modelfile: a GGUF file, a folder of safetensors, or a model.")
-def command(model: str, modelfile: Path | None, base: str | None) -> None:
+@source_option
+def command(model: str, modelfile: Path | None, base: str | None, source: str | None) -> None:
     """Make MODEL from a GGUF file, a folder as sentence-transformers saves it, or another model."""
     name = Name.parse(model)
     made = Modelfile(base=base) if base else _read(modelfile or Path("Modelfile"))
@@ -46,14 +48,14 @@ def command(model: str, modelfile: Path | None, base: str | None) -> None:
             if server:
                 server.upload(digest, chunks_of(path))
             else:
-                store = stores.writable()
-                with files.writing(store.root):
-                    if not store.blobs.has(digest):
-                        store.blobs.receive(digest, chunks_of(path))
+                if not stores.holder_of_blob(digest):
+                    blobs = stores.blobs_for(GGUF if is_gguf(path) else b"")
+                    with files.writing(blobs.root):
+                        blobs.receive(digest, chunks_of(path))
         if server:
-            source = {"files": digests} if paths else {"from": made.base}
+            origins = {"files": digests} if paths else {"from": made.base, "source": source}
             rest = {"parameters": made.parameters, "template": made.template, "system": made.system}
-            server.stream("/api/create", {"model": model, **source, **rest, "license": made.licenses}, report)
+            server.stream("/api/create", {"model": model, **origins, **rest, "license": made.licenses}, report)
         else:
             recipe = Recipe(
                 base=None if paths else Name.parse(made.base),
@@ -62,6 +64,7 @@ def command(model: str, modelfile: Path | None, base: str | None) -> None:
                 template=made.template,
                 system=made.system,
                 licenses=tuple(made.licenses),
+                source=source,
             )
             create(name, recipe, stores, report)
 
@@ -79,7 +82,9 @@ def _files(origin: Path) -> dict[str, Path]:
         return {origin.name: origin}
     if origin.is_dir():
         found = sorted(path for path in origin.rglob("*") if path.suffix in _FOLDER_FILES and path.is_file())
+        if not any(path.suffix == ".safetensors" for path in found):
+            found = sorted(origin.glob("*.gguf"))
         if not found:
-            raise UnitvecError(f"no model files in {origin}")
+            raise UnitvecError(f"neither safetensors nor GGUF files in {origin}")
         return {path.relative_to(origin).as_posix(): path for path in found}
     return {}

@@ -13,6 +13,7 @@ import orjson
 
 from unitvec.commands.bulk_options import asks_for_files, bulk_options, embed_files
 from unitvec.commands.progress import reporter
+from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
 
 _WINDOW = 1024  # lines of standard input that are read before they run: enough to fill micro-batches
@@ -36,6 +37,7 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     help="Cut texts that are longer than the context, or refuse them.",
 )
 @click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
+@source_option
 @bulk_options
 def command(
     model: str,
@@ -44,6 +46,7 @@ def command(
     dimensions: int,
     truncate: bool,
     context_length: int | None,
+    source: str | None,
     **bulk: Any,
 ) -> int:
     """Embed TEXTS, or the lines of standard input where there are none, in this process.
@@ -56,7 +59,7 @@ def command(
     if asks_for_files(bulk):
         if texts or form:
             raise click.UsageError("with --input there are no texts as arguments, and --output's name says the format")
-        return embed_files(model, dimensions, truncate, context_length, bulk)
+        return embed_files(model, dimensions, truncate, context_length, bulk | {"source": source})
     form = form or "json"
     if sys.stdout is None:
         raise click.UsageError("standard output is closed")
@@ -67,7 +70,7 @@ def command(
     from unitvec.local import Model
 
     with reporter() as report:
-        loaded = Model(model, report=report)
+        loaded = Model(model, source=source, report=report)
     out = sys.stdout.buffer
     parts = []
     with loaded:

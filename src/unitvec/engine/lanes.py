@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,15 @@ from unitvec.engine.onnx import Engine, FloatArray, IntArray
 from unitvec.models.config import ModelSpec
 
 _MOST = 4  # threads that still make a single text faster
+
+
+def engines(threads: int, workers: int, *, small: bool) -> int:
+    """How many engines, each with the weights of its own, a model comes to have; see :class:`Lanes`."""
+    return 2 if small and _widest(threads, workers) > threads else 1
+
+
+def _widest(threads: int, workers: int) -> int:
+    return max(threads, min(threads * workers, _MOST))
 
 
 class Lanes:
@@ -46,11 +55,10 @@ class Lanes:
         small: bool,
         cache_dir: Path | None,
     ) -> None:
-        self._build = partial(Engine, spec, tensors, cache_dir=cache_dir)
-        self._threads = threads
-        widest = max(threads, min(threads * workers, _MOST))
-        self._wide = self._build(threads=widest, spin=small or workers == 1)
-        self._narrow: Engine | None = None if small and widest > threads else self._wide
+        build = partial(Engine, spec, tensors, cache_dir=cache_dir)
+        self._wide = build(threads=_widest(threads, workers), spin=small or workers == 1)
+        self._narrow: Engine | None = None if engines(threads, workers, small=small) > 1 else self._wide
+        self._second = partial(build, threads=threads, spin=False) if self._narrow is None else None
         self._building = threading.Lock()
 
     @property
@@ -62,13 +70,14 @@ class Lanes:
         """Embed one micro-batch, see :meth:`Engine.run`; ``alone``: nothing runs beside it."""
         if alone:
             return self._wide.run(texts)
-        if self._narrow is None and self._building.acquire(blocking=False):
-            threading.Thread(target=self._build_narrow, name="build", daemon=True).start()
+        if self._second and self._building.acquire(blocking=False):
+            threading.Thread(target=self._build_narrow, args=(self._second,), name="build", daemon=True).start()
+            self._second = None  # and with it the checkpoint, once that is done
         return (self._narrow or self._wide).run(texts)
 
-    def _build_narrow(self) -> None:
+    def _build_narrow(self, build: Callable[[], Engine]) -> None:
         try:
-            self._narrow = self._build(threads=self._threads, spin=False)
+            self._narrow = build()
         except Exception:  # it works without, only slower
             self._narrow = self._wide
             logging.getLogger("unitvec").warning("no engine for runs side by side", exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,10 +91,6 @@ class Engine:
             self._stages.append(stage)
             pages.trim()
 
-    def footprint(self, lengths: Sequence[int]) -> int:
-        """About how many bytes :meth:`run` takes for texts of these lengths in tokens, weights aside."""
-        return memory.footprint(self.spec, lengths)
-
     def run(self, texts: Sequence[Sequence[int] | IntArray]) -> FloatArray:
         """Embed one micro-batch.
 
@@ -104,14 +101,25 @@ class Engine:
             float32 [len(texts), embedding_length], one row a text, not yet of unit length.
         """
         lengths = [len(text) for text in texts]
-        options = _SHRINK if self.footprint(lengths) > _LARGE else None
-        block = memory.block_size(self.spec, len(texts), max(lengths))
+        longest = max(lengths)
+        options = _SHRINK if memory.footprint(self.spec, len(texts), longest, sum(lengths)) > _LARGE else None
+        block = memory.block_size(self.spec, len(texts), longest)
         values = _values(pack(texts, block))
         for number, stage in enumerate(self._stages):
             values |= stage.run(values, options)
             wanted = {name for later in self._stages[number + 1 :] for name in later.inputs}
             values = {name: value for name, value in values.items() if name in wanted or name == _RESULT}
         return np.array(values[_RESULT].numpy(), np.float32)
+
+
+def weight_bytes(spec: ModelSpec, cache_dir: Path | None = None) -> int:
+    """About how many bytes of memory a model's weights will take once it is loaded, as its graph has them."""
+    stages = graph.load(spec, cache_dir)
+    return sum(
+        math.prod(shape) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)  # numpy has no bfloat16
+        for stage in stages
+        for dtype, shape in stage.parameters.values()
+    )
 
 
 _RESULT = "embeddings"

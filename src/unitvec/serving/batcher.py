@@ -14,13 +14,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from unitvec.serving.turns import Turns
 
 Ids = tuple[int, ...]
+Cost = Callable[[Any, int, int, int], int]  # bytes for a model, texts, tokens of the longest, tokens in all
 
-# Attention takes time and memory for (texts x longest) places. Beyond so many for each token of a
-# micro-batch's limit, short texts do not ride with a long one.
+# Attention takes time for (texts x longest) places. Beyond so many for each token of a micro-batch's limit, short
+# texts do not ride with a long one.
 _MAX_PADDING = 4
 
 
@@ -102,6 +104,7 @@ class MicroBatch:
     texts: list[Text]
     tokens: int
     alone: bool = False
+    bytes: int = 0
 
 
 def _has_no_part(busy: set[Request], most: float, request: Request) -> bool:
@@ -135,11 +138,22 @@ class Batcher:
             micro-batch.
         seconds_per_token: the guess for a model that has not run yet.
         lanes: micro-batches that run at a time.
+        cost: the memory that a micro-batch takes while it runs.
+        memory: bytes for all that runs at a time.
     """
 
     def __init__(
-        self, budget: float = 0.025, equal: float = 0.075, seconds_per_token: float = 150e-6, *, lanes: int = 1
+        self,
+        budget: float = 0.025,
+        equal: float = 0.075,
+        seconds_per_token: float = 150e-6,
+        *,
+        lanes: int = 1,
+        cost: Cost = lambda *_: 0,
+        memory: float = math.inf,
     ) -> None:
+        self.cost = cost
+        self.memory = memory
         self.budget = budget
         self._lanes = lanes
         self.equal = equal
@@ -219,6 +233,7 @@ class Batcher:
         model = self._models[key]
         limit = seconds / model.seconds_per_token
         batch, longest = MicroBatch(key, [], 0), 0
+        room = self.memory - sum(running.bytes for running in self._running)
         while (request := model.first(admits)) is not None:
             place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
             tokens = len(text.ids)
@@ -229,6 +244,10 @@ class Batcher:
                 or (len(batch.texts) + 1) * longest > _MAX_PADDING * limit
             ):
                 break
+            needed = self.cost(key, len(batch.texts) + 1, longest, batch.tokens + tokens)
+            if needed > room and (batch.texts or self._running):  # by itself it runs, or waits until it can be
+                break
+            batch.bytes = needed
             request.take(place)
             model.requests[request.client].charge(request, tokens)
             model.clients.charge(request.client, tokens)

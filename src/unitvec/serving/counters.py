@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 BATCH_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)  # upper bounds; a last bucket has the rest
 
@@ -40,6 +40,12 @@ class Counters:
     cache_misses: int = 0
     loads: int = 0
     load_seconds: float = 0.0
+
+    def __add__(self, other: Counters) -> Counters:
+        """The sums of two processes."""
+        added = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
+        added["batch_tokens"] = list(map(sum, zip(self.batch_tokens, other.batch_tokens, strict=True)))
+        return Counters(**added)
 
     def ran(self, lengths: list[int], seconds: float) -> None:
         """A micro-batch of texts of ``lengths`` tokens has run."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unitvec.engine.onnx import FloatArray
-from unitvec.errors import Overloaded, UnitvecError
+from unitvec.errors import InvalidRequest, Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
@@ -74,6 +74,11 @@ class Runner:
         return self._batcher.waiting_requests, self._batcher.waiting_tokens
 
     @property
+    def closed(self) -> bool:
+        """It takes nothing more: it was told so, or it failed."""
+        return self._closed
+
+    @property
     def running(self) -> int:
         """Tokens that run."""
         return self._batcher.running_tokens
@@ -99,18 +104,23 @@ class Runner:
         Raises:
             Overloaded: too much waits already. A client that has less than its share of a full queue is still
                 let in, so that one cannot lock the others out.
+            InvalidRequest: a text is too long for the memory there is.
             UnitvecError: the runner is closed.
         """
         job = _Job(model, client, ids, width)
         if not ids:
             job.future.set_result(job.vectors)
             return job.future
+        longest = max(map(len, ids))
+        if (needed := self._batcher.cost(model, 1, longest, longest)) > self._batcher.memory:
+            raise InvalidRequest(
+                f"a text of {longest} tokens needs {_mebibytes(needed)} of memory to run and there are "
+                f"{_mebibytes(self._batcher.memory)}: cut it, or leave models less memory (unitvec serve --memory)"
+            )
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
-            if self._is_full(client, job.tokens):
-                self.counters.rejected += 1
-                raise Overloaded(BUSY)
+            self._admit(client, job.tokens)
             self.counters.requests += 1
             self._batcher.add(job)
             self._jobs[job] = None
@@ -118,6 +128,19 @@ class Runner:
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
+
+    def check(self, client: Hashable, tokens: int) -> None:
+        """Turn a request away before work is spent on it.
+
+        Args:
+            client: who asks.
+            tokens: at least so many will come.
+
+        Raises:
+            Overloaded: ``submit`` would raise it now.
+        """
+        with self._changed:
+            self._admit(client, tokens)
 
     def forget(self, model: Hashable) -> None:
         """A model has been unloaded."""
@@ -134,6 +157,11 @@ class Runner:
             job.future.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _admit(self, client: Hashable, tokens: int) -> None:
+        if self._is_full(client, tokens):
+            self.counters.rejected += 1
+            raise Overloaded(BUSY)
 
     def _is_full(self, client: Hashable, tokens: int) -> bool:
         requests, waiting = self.waiting
@@ -243,3 +271,7 @@ class Runner:
         else:
             self._free += 1
         return self._batcher.done(batch, seconds)
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / (1 << 20):.0f} MiB"

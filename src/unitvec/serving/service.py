@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitvec.engine.onnx import FloatArray
+from unitvec.serving.backend import Embeddings, Figures, Running
 from unitvec.serving.batcher import Ids
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
@@ -21,21 +22,6 @@ from unitvec.store.name import Name
 
 # Up to here tokenizing takes less time than handing it to another thread and back.
 _INLINE_CHARACTERS = 2_000
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """The answer to one request.
-
-    Attributes:
-        vectors: float32 [texts, dimensions], each of unit length.
-        tokens: how many tokens were run, special ones included.
-        load_nanoseconds: how long the model took to be there.
-    """
-
-    vectors: FloatArray
-    tokens: int
-    load_nanoseconds: int
 
 
 @dataclass
@@ -68,27 +54,50 @@ class Service:
         keep_alive: float | None = None,
         client: Hashable = None,
     ) -> Embeddings:
-        """Embed texts, or token ids where the caller has tokenized himself.
-
-        Args:
-            name: the model.
-            texts: may be empty: then the model is only loaded.
-            truncate: cut what is longer than the context; otherwise that is an error.
-            dimensions: cut the vectors to that length and renormalize; out of range changes nothing.
-            context: tokens a text may have, at most what the model can; None for its own setting.
-            keep_alive: seconds that the model stays in memory after this; None for the default.
-            client: who asks; see :class:`unitvec.serving.batcher.Request`.
-
-        Raises:
-            ModelNotFound, InvalidCheckpoint, InvalidRequest, Overloaded: each with its message.
-        """
+        """See :meth:`unitvec.serving.backend.Backend.embed`."""
         began = time.perf_counter_ns()
+        if texts and not self.cache.enabled:  # what is kept needs no place in the queue
+            self.runner.check(client, len(texts))
         async with self.pool.use(name, keep_alive) as resident:
             loaded = time.perf_counter_ns()
             ids = await self._encode(resident, texts, context, truncate) if texts else []
-            self.counters.tokenize_seconds += (time.perf_counter_ns() - loaded) / 1e9
+            encoded = time.perf_counter_ns()
+            self.counters.tokenize_seconds += (encoded - loaded) / 1e9
             vectors = await self._vectors(resident, ids, client)
-        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began)
+        steps = ("load", began, loaded), ("tokenize", loaded, encoded), ("run", encoded, time.perf_counter_ns())
+        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began, steps)
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that may wait."""
+        return self.runner.max_requests
+
+    async def running(self) -> list[Running]:
+        """The models in memory, first the one that stays longest."""
+        return [
+            Running(
+                resident.stored.name,
+                resident.stored.digest,
+                resident.model.bytes,
+                resident.model.checkpoint.details,
+                resident.expires_in,
+                self.context_of(resident),
+            )
+            for resident in self.pool.residents()
+        ]
+
+    async def stop(self, name: Name) -> bool:
+        """Unload a model once nobody uses it; False when it is not in memory."""
+        return self.pool.stop(name)
+
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """A name stands for another model now, or for none."""
+        self.pool.changed(name, there=there)
+
+    async def figures(self) -> Figures:
+        """How it does now."""
+        requests, tokens = self.runner.waiting
+        return Figures(requests, tokens, self.runner.oldest(), self.max_requests, self.counters, await self.running())
 
     def context_of(self, resident: Resident, asked: int | None = None) -> int:
         """Tokens that a text for this model is cut to."""

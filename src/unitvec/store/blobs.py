@@ -13,6 +13,8 @@ from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.store import files
 from unitvec.store.manifest import Layer, digest_of, is_digest
 
+GGUF = b"GGUF"  # how files begin that Ollama can run
+
 
 class Blobs:
     """The blobs under ``root``, which need not be there yet."""
@@ -40,11 +42,18 @@ class Blobs:
         return self.path(digest).is_file()
 
     def lacks(self, layer: Layer) -> bool:
-        """Whether a blob is missing, or cut off."""
+        """Whether a blob is missing, or cut off: what can be told without reading it."""
         try:
             return self.path(layer.digest).stat().st_size != layer.size
         except OSError:
             return True
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether a blob is here with the bytes of its name; reads all of it."""
+        try:
+            return self._digest(digest) == digest
+        except OSError:
+            return False
 
     def arrived(self, layer: Layer) -> int:
         """Bytes on the disk of a blob that is being pulled, or was."""
@@ -71,7 +80,7 @@ class Blobs:
     def add(self, data: bytes, media_type: str) -> Layer:
         """Keeps some bytes as a blob."""
         layer = Layer(media_type, digest_of(data), len(data))
-        if self.lacks(layer):
+        if not self.is_whole(layer.digest):
             files.write(self.path(layer.digest), data)
         return layer
 
@@ -92,13 +101,13 @@ class Blobs:
         Raises:
             InvalidCheckpoint: it is missing there, or damaged.
         """
-        if not self.lacks(layer):
+        if self.is_whole(layer.digest):
             return
         other.verify(layer)
         self.root.mkdir(parents=True, exist_ok=True)
         try:
             os.link(other.path(layer.digest), self.path(layer.digest))
-        except OSError:
+        except OSError:  # another disk, another owner, or a damaged one in its place
             self.receive(layer.digest, chunks_of(other.path(layer.digest)))
 
     def verify(self, layer: Layer) -> None:
@@ -108,8 +117,7 @@ class Blobs:
             InvalidCheckpoint: it is missing or damaged.
         """
         try:
-            with self.path(layer.digest).open("rb") as file:
-                found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            found = self._digest(layer.digest)
         except OSError as error:
             raise InvalidCheckpoint(f"cannot read blob {layer.digest}: {error.strerror}") from None
         if found != layer.digest:
@@ -122,6 +130,11 @@ class Blobs:
         except PermissionError:
             if os.name != "nt":
                 raise
+
+    def _digest(self, digest: str) -> str:
+        """What a blob's digest really is."""
+        with self.path(digest).open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 class Incoming:
@@ -166,6 +179,12 @@ class Incoming:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is one that Ollama can run, by how it begins."""
+    with path.open("rb") as file:
+        return file.read(len(GGUF)) == GGUF
 
 
 def chunks_of(path: Path, size: int = 1 << 20) -> Iterator[bytes]:

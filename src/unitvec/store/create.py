@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ import orjson
 from unitvec import human
 from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.store import files, manifest
+from unitvec.store.blobs import Blobs, is_gguf
 from unitvec.store.folders import FolderStore
 from unitvec.store.manifest import Layer, Manifest, is_digest
 from unitvec.store.model import StoredModel
@@ -29,6 +32,7 @@ class Recipe:
     Attributes:
         base: the model to start from, or None.
         blobs: the files to start from, by their relative paths: digests of blobs that are here.
+        source: where a base that is not at hand is fetched from, one of ``sources.KEYS``; None for all.
         parameters: such as ``{"num_ctx": 512}``; those of the base stay where these say nothing.
         template: the prompt template, in the place of the base's.
         system: the system message, likewise.
@@ -41,6 +45,7 @@ class Recipe:
     template: str = ""
     system: str = ""
     licenses: tuple[str, ...] = ()
+    source: str | None = None
 
     def __post_init__(self) -> None:
         for path, digest in self.blobs.items():
@@ -61,50 +66,52 @@ def create(name: Name, recipe: Recipe, stores: Stores, report: Report) -> Stored
         ModelNotFound, FetchFailed: the base is not at hand and cannot be had.
         NoSpace, NotWritable: the store cannot hold it.
     """
+    holder: OllamaStore | FolderStore | None = None
     if recipe.base is not None:
-        stores.fetch(recipe.base, report)
+        stores.fetch(recipe.base, report, recipe.source)
         holder = stores.holder(recipe.base)
-    else:
-        holder = stores.writable()
-    if isinstance(holder, FolderStore):
-        assert recipe.base is not None
-        with files.writing(holder.root):
-            report(Progress("writing manifest"))
-            holder.copy(recipe.base, name, recipe.parameters)
-    elif any(path.endswith(".safetensors") for path in recipe.blobs) and recipe.base is None:
-        assert holder is not None
-        with files.writing(stores.folders.root):
-            _from_folder(name, recipe, holder, stores.folders, report)
-    else:
-        assert holder is not None
-        target = stores.writable()
-        with files.writing(target.root):
-            _from_layers(name, recipe, holder, target, report)
-    stores.on_change(name)
+    with stores.changing(name):
+        if isinstance(holder, FolderStore):
+            assert recipe.base is not None
+            with files.writing(holder.root):
+                report(Progress("writing manifest"))
+                holder.copy(recipe.base, name, recipe.parameters)
+        elif holder is None and any(path.endswith(".safetensors") for path in recipe.blobs):
+            with files.writing(stores.folders.root):
+                _from_folder(name, recipe, stores, report)
+        else:
+            target = stores.writable()
+            with files.writing(target.root):
+                _from_layers(name, recipe, stores, holder, target, report)
     report(Progress("success"))
     return stores.get(name)
 
 
-def _from_folder(name: Name, recipe: Recipe, blobs: OllamaStore, store: FolderStore, report: Report) -> None:
+def _from_folder(name: Name, recipe: Recipe, stores: Stores, report: Report) -> None:
+    store = stores.folders
     with store.workspace() as work:
         folder = work / "model"
         for path, digest in recipe.blobs.items():
-            source, target = blobs.blobs.path(digest), folder / path
-            if not source.is_file():
-                raise InvalidRequest(f'blob "{digest}" not found')
+            source, target = _holder(digest, stores).path(digest), folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copyfile(source, target)
         report(Progress("writing manifest"))
         try:
             store.put(name, folder, recipe.parameters, source="create")
         except InvalidCheckpoint as error:
             raise InvalidRequest(error.message.replace(f"{folder}/", "").replace(str(folder), "the model")) from None
     for digest in recipe.blobs.values():
-        blobs.discard(digest)
+        stores.uploads.remove(digest)
 
 
-def _from_layers(name: Name, recipe: Recipe, source: OllamaStore, target: OllamaStore, report: Report) -> None:
-    if recipe.base is not None:
+def _from_layers(
+    name: Name, recipe: Recipe, stores: Stores, source: OllamaStore | None, target: OllamaStore, report: Report
+) -> None:
+    if source is not None:
+        assert recipe.base is not None
         old = source.manifest(recipe.base)
         assert old is not None
         config = orjson.loads(source.blobs.read(old.config)) if old.config else {}
@@ -113,7 +120,7 @@ def _from_layers(name: Name, recipe: Recipe, source: OllamaStore, target: Ollama
             target.blobs.adopt(layer, source.blobs)
         said = [f"using existing layer {layer.digest}" for layer in layers]
     else:
-        layers, config = _gguf(recipe.blobs, target, report)
+        layers, config = _gguf(recipe.blobs, stores, target, report)
         said = [f"using existing layer {layers[0].digest}"]
 
     def add(media_type: str, data: bytes, *, in_place: bool = True) -> None:
@@ -145,20 +152,30 @@ def _from_layers(name: Name, recipe: Recipe, source: OllamaStore, target: Ollama
         raise InvalidRequest(f'blob "{missing[0].digest}" not found')
 
 
-def _gguf(blobs: Mapping[str, str], store: OllamaStore, report: Report) -> tuple[list[Layer], dict[str, Any]]:
-    """The layer of a GGUF file, and the config that describes it."""
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # as llama.cpp names them
+_MERGE = "llama-gguf-split --merge makes one file of parts"
+
+
+def _holder(digest: str, stores: Stores) -> Blobs:
+    holder = stores.holder_of_blob(digest)
+    if holder is None:
+        raise InvalidRequest(f'blob "{digest}" not found')
+    return holder
+
+
+def _gguf(
+    blobs: Mapping[str, str], stores: Stores, target: OllamaStore, report: Report
+) -> tuple[list[Layer], dict[str, Any]]:
+    """The layer of a GGUF file, which is in ``target`` afterwards, and the config that describes it."""
     report(Progress("parsing GGUF"))
     if len(blobs) > 1:
-        raise InvalidRequest("only models of one GGUF file are supported")
+        raise InvalidRequest(f"only models of one GGUF file are supported; {_MERGE}")
     (origin, digest), *_ = blobs.items()
-    path = store.blobs.path(digest)
-    try:
-        with path.open("rb") as file:
-            is_gguf = file.read(4) == b"GGUF"
-        size = path.stat().st_size
-    except OSError:
-        raise InvalidRequest(f'blob "{digest}" not found') from None
-    if not is_gguf:
+    if _PART.search(origin):
+        raise InvalidRequest(f"{origin} is a part of a model; {_MERGE}")
+    holder = _holder(digest, stores)
+    path = holder.path(digest)
+    if not is_gguf(path):
         named = origin.endswith(".gguf")
         raise InvalidRequest("supplied file was not in GGUF format" if named else "unknown type")
     from unitvec.checkpoint import gguf  # imported only where a file is read
@@ -176,4 +193,7 @@ def _gguf(blobs: Mapping[str, str], store: OllamaStore, report: Report) -> tuple
         "architecture": "amd64",
         "os": "linux",
     }
-    return [Layer(manifest.MODEL, digest, size, origin)], config
+    layer = Layer(manifest.MODEL, digest, path.stat().st_size, origin)
+    if holder.root != target.blobs.root:
+        target.blobs.adopt(layer, holder)
+    return [layer], config

@@ -29,7 +29,7 @@ def download(registry: Registry, layer: Layer, blobs: Blobs, report: Report) -> 
 
     Args:
         registry: where from.
-        layer: which; one that is here already is left alone.
+        layer: which; takes the place of a damaged one. One that another process has brought meanwhile is kept.
         blobs: where to.
         report: told several times a second; where it raises, the download stops.
 
@@ -38,17 +38,17 @@ def download(registry: Registry, layer: Layer, blobs: Blobs, report: Report) -> 
         OSError: the disk is full, or cannot be written.
     """
 
-    def tell(completed: int) -> None:
-        report(Progress(f"pulling {layer.digest[7:19]}", layer.digest, layer.size, completed))
+    step = f"pulling {layer.digest[7:19]}"
 
-    if blobs.lacks(layer):
-        tell(0)
-        with opened(blobs.partial(layer.digest), layer.size, lambda: tell(0)) as partial:
-            if partial and blobs.lacks(layer):
-                _fill(registry, layer, partial, tell)
-                partial.finish(blobs.path(layer.digest))
-            elif partial:
-                partial.path.unlink()
+    def tell(completed: int) -> None:
+        report(Progress(step, layer.digest, layer.size, completed))
+
+    with opened(blobs.partial(layer.digest), layer.size, lambda: report(Progress(step, layer.digest))) as partial:
+        if partial and blobs.is_whole(layer.digest):
+            partial.discard()
+        elif partial:
+            _fill(registry, layer, partial, tell)
+            partial.finish(blobs.path(layer.digest))
     tell(layer.size)
 
 

@@ -74,9 +74,9 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed process has left half-written, once it is a day old."""
-    for path in folder.glob(f"{TEMPORARY}*"):
+def sweep(folder: Path, pattern: str = f"{TEMPORARY}*") -> None:
+    """Removes what a killed process has left half-written, or what else ``pattern`` finds, once it is a day old."""
+    for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _DAY:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -96,14 +96,19 @@ def workspace(parent: Path) -> Iterator[Path]:
 
 def lock(file: IO[bytes], waiting: Callable[[], None]) -> None:
     """Locks an open file until it is closed; ``waiting`` is called several times a second until that succeeds."""
-    while fcntl is not None:
+    while not try_lock(file):
+        waiting()
+        time.sleep(0.1)
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Locks an open file until it is closed; False where somebody else has done so."""
+    if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
-            time.sleep(0.1)
-        else:
-            return
+            return False
+    return True
 
 
 @contextlib.contextmanager

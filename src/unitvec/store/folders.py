@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from unitvec.store.name import Name
 from unitvec.store.tree import Tree
 
 _STAMPS = "unitvec.json"
-_BUFFER = 1 << 20
+_FOLDER = re.compile(r"sha256-[0-9a-f]{64}")
 
 
 class FolderStore:
@@ -80,7 +81,7 @@ class FolderStore:
                     place.rename(folder.parent / f"{folder.name}-damaged")
                 folder.rename(place)
                 files.sync_folder(self._folders)
-            self._names.write(name, orjson.dumps(description))
+            self._write(name, description)
         found = self.find(name)
         assert found is not None
         return found
@@ -98,7 +99,7 @@ class FolderStore:
             description = _read(path)
             if parameters:
                 description["parameters"] = dict(description.get("parameters", {})) | dict(parameters)
-            self._names.write(target, orjson.dumps(description))
+            self._write(target, description)
             return True
 
     def remove(self, name: Name) -> bool:
@@ -106,10 +107,22 @@ class FolderStore:
         if self._names.find(name) is None:
             return False
         with self._locked():
+            old = self._folder_of(name)
             removed = self._names.remove(name)
-            if removed:
-                self._collect()
+            if old is not None:
+                self._collect(old)
             return removed
+
+    def is_complete(self, name: Name) -> bool:
+        """Whether all that a model needs is here, as far as can be told without reading it."""
+        try:
+            model = self.find(name)
+            if model is None:
+                return False
+            stamps = _read(Path(model.weights) / _STAMPS)
+            return all((Path(model.weights) / path).stat().st_size == stamp["size"] for path, stamp in stamps.items())
+        except (InvalidCheckpoint, OSError, KeyError, TypeError):
+            return False
 
     def verify(self, name: Name, verified: Callable[[str, int], None]) -> None:
         """Reads all files of a model; ``verified`` is told of the digest and size of each that is whole.
@@ -130,12 +143,25 @@ class FolderStore:
     def _locked(self) -> AbstractContextManager[None]:
         return files.locked(self.root / ".lock")
 
-    def _collect(self) -> None:
-        needed = {_read(path).get("folder") for _, path in self._names.walk()}
-        with files.workspace(self.root) as grave:
-            for folder in self._folders.iterdir():
-                if folder.name not in needed:
-                    folder.rename(grave / folder.name)
+    def _folder_of(self, name: Name) -> Path | None:
+        """Where a name's files are; None where there is none, or that is not known."""
+        path = self._names.find(name)
+        with contextlib.suppress(InvalidCheckpoint):
+            folder = _read(path).get("folder") if path else None
+            return self._folders / folder if isinstance(folder, str) and _FOLDER.fullmatch(folder) else None
+        return None
+
+    def _write(self, name: Name, description: Mapping[str, Any]) -> None:
+        old = self._folder_of(name)
+        self._names.write(name, orjson.dumps(description))
+        if old is not None:
+            self._collect(old)
+
+    def _collect(self, old: Path) -> None:
+        """Removes a folder, unless a name needs it."""
+        if old.is_dir() and old not in {self._folder_of(name) for name, _ in self._names.walk()}:
+            with files.workspace(self.root) as grave:
+                old.rename(grave / old.name)
 
     def _describe(self, name: Name, path: Path) -> StoredModel:
         try:

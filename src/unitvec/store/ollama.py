@@ -6,8 +6,9 @@ that all of unitvec's processes respect; a manifest is only written while all it
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +21,7 @@ from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.errors import InvalidCheckpoint
 from unitvec.store import files, manifest
 from unitvec.store.blobs import Blobs
+from unitvec.store.claims import Claims
 from unitvec.store.manifest import Layer, Manifest
 from unitvec.store.model import StoredModel
 from unitvec.store.name import Name
@@ -33,6 +35,7 @@ class OllamaStore:
         self.root = root
         self.blobs = Blobs(root / "blobs")
         self._manifests = Tree(root / "manifests")
+        self._claims = Claims(root / ".unitvec-claims", self._locked)
         self._small: dict[Layer, bytes] = {}  # parameters and templates, which many models share
 
     @property
@@ -112,11 +115,21 @@ class OllamaStore:
             self._collect(old)
             return removed
 
-    def discard(self, digest: str) -> None:
-        """Removes a blob that came by itself, unless a model needs it."""
-        with self._locked():
-            if digest not in self._needed():
-                self.blobs.remove(digest)
+    @contextlib.contextmanager
+    def claiming(self, wanted: Manifest) -> Iterator[None]:
+        """Keeps a manifest's blobs from being removed while they come or are sent."""
+        with contextlib.ExitStack() as stack:
+            if self.is_writable:  # else nothing is removed either
+                stack.enter_context(self._claims.hold([layer.digest for layer in wanted.blobs]))
+            yield
+
+    def is_complete(self, name: Name) -> bool:
+        """Whether all that a model needs is here, as far as can be told without reading it."""
+        try:
+            found = self.manifest(name)
+        except InvalidCheckpoint:
+            return False
+        return found is not None and not any(self.blobs.lacks(layer) for layer in found.blobs)
 
     def verify(self, name: Name, verified: Callable[[str, int], None]) -> None:
         """Reads all blobs of a model; ``verified`` is told of the digest and size of each that is whole.
@@ -148,7 +161,7 @@ class OllamaStore:
                 self.blobs.remove(layer.digest)
 
     def _needed(self) -> set[str]:
-        needed: set[str] = set()
+        needed = self._claims.held()
         for name, path in self._manifests.walk():
             try:
                 needed |= {layer.digest for layer in _read(path, name).blobs}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from unitvec.store import files
 
 _MIN_PART = 16 << 20
 _MAX_PARTS = 64
+_WEEK = 7 * 24 * 3600.0
 
 
 @dataclass
@@ -61,6 +64,8 @@ class Partial:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
+        self._keeping = threading.Lock()
+        self._is_closed = False
         self.parts = self._load()
         os.truncate(path, size)  # a hole where nothing has arrived
 
@@ -80,11 +85,13 @@ class Partial:
     def save(self, part: Part) -> None:
         """Keeps how far a part has come, for whoever goes on with it."""
         value = {"N": part.number, "Offset": part.offset, "Size": part.size, "Completed": part.completed}
-        files.write(self._state(part.number), orjson.dumps(value), durable=False)
+        with self._keeping:
+            if not self._is_closed:  # a thread that comes late must not leave a note of what is not there any more
+                files.write(_state(self.path, part.number), orjson.dumps(value), durable=False)
 
     def restart(self, *, undivided: bool = False) -> None:
         """Forgets all that has arrived."""
-        self._forget()
+        _forget(self.path)
         self.parts = self._divide(self.size if undivided else _MIN_PART)
 
     def finish(self, target: Path) -> None:
@@ -92,9 +99,21 @@ class Partial:
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())
         self.path.chmod(0o644)
+        self.close()
         os.replace(self.path, target)
-        self._forget()  # only now: without them, all would be fetched again
+        _forget(self.path)  # only now: without them, all would be fetched again
         files.sync_folder(target.parent)
+
+    def discard(self) -> None:
+        """Removes what has arrived: the blob is here by other means."""
+        self.close()
+        self.path.unlink()
+        _forget(self.path)
+
+    def close(self) -> None:
+        """Keeps no more notes."""
+        with self._keeping:
+            self._is_closed = True
 
     def _divide(self, smallest: int = _MIN_PART) -> list[Part]:
         step = max(smallest, -(-self.size // _MAX_PARTS), 1)
@@ -106,7 +125,7 @@ class Partial:
 
     def _load(self) -> list[Part]:
         parts = []
-        for path in self._states():
+        for path in _states(self.path):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 value = orjson.loads(path.read_bytes())
                 parts.append(Part(*(int(value[key]) for key in ("N", "Offset", "Size", "Completed"))))
@@ -117,18 +136,8 @@ class Partial:
         )
         if parts and fits and ends[-1] == self.size:
             return parts
-        self._forget()
+        _forget(self.path)
         return self._divide()
-
-    def _forget(self) -> None:
-        for path in self._states():
-            path.unlink(missing_ok=True)
-
-    def _states(self) -> list[Path]:
-        return list(self.path.parent.glob(f"{self.path.name}-*"))
-
-    def _state(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}-{number}")
 
 
 @contextlib.contextmanager
@@ -147,4 +156,36 @@ def opened(path: Path, size: int, waiting: Callable[[], None]) -> Iterator[Parti
             ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except FileNotFoundError:
             ours = False
-        yield Partial(path, size) if ours else None
+        partial = Partial(path, size) if ours else None
+        try:
+            yield partial
+        finally:
+            if partial:
+                partial.close()
+
+
+def sweep(folder: Path) -> None:
+    """Removes what pulls have left that nobody has gone on with for a week, and notes without their file."""
+    for path in folder.glob("sha256-*-partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < _WEEK:
+                continue
+            with path.open("rb") as file:
+                if files.try_lock(file):
+                    path.unlink()
+    for path in folder.glob("sha256-*-partial-*"):
+        if not path.with_name(path.name.rpartition("-")[0]).exists():
+            path.unlink(missing_ok=True)
+
+
+def _states(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{path.name}-*"))
+
+
+def _state(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}-{number}")
+
+
+def _forget(path: Path) -> None:
+    for state in _states(path):
+        state.unlink(missing_ok=True)

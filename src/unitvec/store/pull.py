@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 from unitvec.errors import FetchFailed, InvalidCheckpoint, ModelNotFound
-from unitvec.store import files
+from unitvec.store import files, partial
 from unitvec.store.download import download
 from unitvec.store.manifest import Manifest
 from unitvec.store.model import StoredModel
 from unitvec.store.name import Name
 from unitvec.store.ollama import OllamaStore
 from unitvec.store.progress import Progress, Report
-from unitvec.store.registry import Registry, Transient, Unreachable
+from unitvec.store.registry import Registry, patiently
 
 _TRIES = 3
 
@@ -38,17 +36,9 @@ def pull(
     with Registry(name, insecure=insecure, patience=patience) as registry, files.writing(store.root):
         new = _manifest(registry)
         files.sweep(store.blobs.root)
-        for _ in range(_TRIES):
-            missing = sum(layer.size - store.blobs.arrived(layer) for layer in new.blobs if store.blobs.lacks(layer))
-            files.require_space(store.blobs.root, missing)
-            for layer in new.blobs:
-                download(registry, layer, store.blobs, report)
-            report(Progress("verifying sha256 digest"))  # as Ollama tells it; here that was done on arrival
-            report(Progress("writing manifest"))
-            if not store.put(name, new):  # else blobs were removed while others came
-                break
-        else:
-            raise FetchFailed(f"the blobs of {name.short} are removed as fast as they come")
+        partial.sweep(store.blobs.root)
+        with store.claiming(new):
+            _bring(new, name, registry, store, report)
     found = store.find(name)
     if found is None:
         raise FetchFailed(f"{name.short} was removed as soon as it had come")
@@ -56,17 +46,27 @@ def pull(
     return found
 
 
+def _bring(new: Manifest, name: Name, registry: Registry, store: OllamaStore, report: Report) -> None:
+    for _ in range(_TRIES):
+        missing = [layer for layer in new.blobs if not store.blobs.is_whole(layer.digest)]
+        files.require_space(store.blobs.root, sum(layer.size - store.blobs.arrived(layer) for layer in missing))
+        for layer in new.blobs:
+            if layer in missing:
+                download(registry, layer, store.blobs, report)
+            else:
+                report(Progress(f"pulling {layer.digest[7:19]}", layer.digest, layer.size, layer.size))
+        report(Progress("verifying sha256 digest"))  # as Ollama tells it; here that was done on arrival
+        report(Progress("writing manifest"))
+        if not store.put(name, new):
+            return
+    # Another program does that: what claims a blob is known to this one.
+    raise FetchFailed(f"the blobs of {name.short} are removed as fast as they come")
+
+
 def _manifest(registry: Registry) -> Manifest:
-    failures = 0
-    while True:
-        try:
-            return Manifest.parse(registry.manifest())
-        except ModelNotFound as error:
-            raise ModelNotFound(f"pull model manifest: {error.message}") from None
-        except Transient as error:
-            failures += 1
-            if isinstance(error, Unreachable) or failures >= _TRIES:
-                raise FetchFailed(f"pull model manifest: {error.message}") from None
-            time.sleep(min(error.retry_after or failures, 10.0))
-        except (FetchFailed, InvalidCheckpoint) as error:
-            raise FetchFailed(f"pull model manifest: {error.message}") from None
+    try:
+        return Manifest.parse(patiently(registry.manifest))
+    except ModelNotFound as error:
+        raise ModelNotFound(f"pull model manifest: {error.message}") from None
+    except (FetchFailed, InvalidCheckpoint) as error:
+        raise FetchFailed(f"pull model manifest: {error.message}") from None

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unitvec.errors import FetchFailed, InvalidRequest, ModelNotFound
+from unitvec.errors import InvalidRequest, ModelNotFound
 from unitvec.store.blobs import chunks_of
 from unitvec.store.folders import FolderStore
 from unitvec.store.manifest import Layer
 from unitvec.store.name import Name
 from unitvec.store.ollama import OllamaStore
 from unitvec.store.progress import Progress, Report
-from unitvec.store.registry import Registry, Transient
+from unitvec.store.registry import Registry, patiently
 from unitvec.store.stores import Stores
-
-_TRIES = 4
 
 
 def push(name: Name, stores: Stores, report: Report, *, insecure: bool = False) -> None:
@@ -33,11 +31,11 @@ def push(name: Name, stores: Stores, report: Report, *, insecure: bool = False) 
     found = store.manifest(name) if store else None
     if store is None or found is None:
         raise ModelNotFound(f"model '{name.short}' not found")
-    with Registry(name, insecure=insecure) as registry:
+    with Registry(name, insecure=insecure) as registry, store.claiming(found):
         for layer in found.blobs:
             _upload(registry, layer, store, report)
         report(Progress("pushing manifest"))
-        registry.put_manifest(found.data)
+        patiently(lambda: registry.put_manifest(found.data))
     report(Progress("success"))
 
 
@@ -52,13 +50,10 @@ def _upload(registry: Registry, layer: Layer, store: OllamaStore, report: Report
             sent += len(chunk)
             tell(sent)
 
-    for left in reversed(range(_TRIES)):
-        try:
-            if not registry.has(layer.digest):
-                store.blobs.verify(layer)
-                registry.upload(layer.digest, layer.size, chunks)
-            break
-        except Transient as error:
-            if not left:
-                raise FetchFailed(f"push {layer.digest}: {error.message}") from None
+    def send() -> None:
+        if not registry.has(layer.digest):
+            store.blobs.verify(layer)
+            registry.upload(layer.digest, layer.size, chunks)
+
+    patiently(send)
     tell(layer.size)

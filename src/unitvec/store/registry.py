@@ -1,8 +1,8 @@
 """The registry's HTTP protocol (Docker Registry v2), as far as models need it.
 
 Works with registries that hand out blobs themselves and with those that redirect to another host; with open ones
-and with those that want a bearer token (the 401 challenge). Proxies come from the environment, certificates from
-the system's store or ``SSL_CERT_FILE``.
+and with those that want a bearer token or a password (the 401 challenge). Proxies come from the environment,
+certificates from the system's store or ``SSL_CERT_FILE``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 
 from unitvec import __version__
 from unitvec.errors import FetchFailed, ModelNotFound
-from unitvec.store import manifest
+from unitvec.store import credentials, manifest
 from unitvec.store.name import Name
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -27,6 +28,9 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+
+
+T = TypeVar("T")
 
 
 class Transient(FetchFailed):
@@ -39,6 +43,18 @@ class Transient(FetchFailed):
 
 class Unreachable(Transient):
     """Nobody is there."""
+
+
+def patiently(work: Callable[[], T], tries: int = 4) -> T:
+    """The result of ``work``, which is tried again after a pause where that may help; not where nobody is there."""
+    for failures in range(1, tries):
+        try:
+            return work()
+        except Unreachable:
+            raise
+        except Transient as error:
+            time.sleep(min(0.5 * 2**failures if error.retry_after is None else error.retry_after, 10.0))
+    return work()
 
 
 class NoRanges(FetchFailed):
@@ -85,7 +101,7 @@ class Registry:
         )
         self._base = f"{name.scheme if insecure else 'https'}://{name.host}"
         self._probed = not insecure or name.scheme == "http"
-        self._token: str | None = None
+        self._authorization: str | None = None  # what it is shown, once it has asked
         self._direct: dict[str, httpx.URL] = {}  # where blobs really lie
 
     def __enter__(self) -> Registry:
@@ -152,6 +168,8 @@ class Registry:
         """
         with self._request("POST", f"{self._url('blobs', 'uploads')}/", {"Content-Length": "0"}) as response:
             _expect(response, 202)
+            if "location" not in response.headers:
+                raise FetchFailed(f"{response.url.host} takes no blobs: it does not say where to send them")
             place = response.url.join(response.headers["location"]).copy_merge_params({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with self._request("PUT", place, headers, content=chunks) as response:
@@ -184,7 +202,7 @@ class Registry:
     def _request(
         self, method: str, url: str | httpx.URL, headers: dict[str, str] | None = None, content: Any = None
     ) -> Iterator[httpx.Response]:
-        """Sends a request, follows redirects, and answers a challenge for a token once."""
+        """Sends a request, follows redirects, and answers a challenge once."""
         target, challenged = httpx.URL(url), False
         for _ in range(_MAX_REDIRECTS + 2):
             body = content() if callable(content) else content  # afresh each time: an iterator is spent
@@ -192,7 +210,7 @@ class Registry:
             with contextlib.closing(response):
                 if response.status_code == 401 and self._is_home(target) and not challenged:
                     challenged = True
-                    self._token = self._ask_token(response.headers.get("www-authenticate", ""))
+                    self._authorization = self._answer(response.headers.get("www-authenticate", ""))
                 elif response.status_code in _REDIRECTS and "location" in response.headers:
                     target = target.join(response.headers["location"])
                     if target.scheme not in ("http", "https"):
@@ -203,8 +221,8 @@ class Registry:
         raise FetchFailed(f"{self._name.host} redirects too often")
 
     def _send(self, method: str, url: httpx.URL, headers: dict[str, str], content: Any) -> httpx.Response:
-        if self._token and self._is_home(url):  # nobody else may see it
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self._authorization and self._is_home(url):  # nobody else may see it
+            headers["Authorization"] = self._authorization
         try:
             return self._client.send(
                 self._client.build_request(method, url, headers=headers, content=content), stream=True
@@ -229,22 +247,41 @@ class Registry:
         home = httpx.URL(self._base)
         return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
 
-    def _ask_token(self, challenge: str) -> str:
+    def _answer(self, challenge: str) -> str:
+        """The Authorization that a challenge asks for."""
         scheme, _, rest = challenge.partition(" ")
         asked = dict(_PARAMETER.findall(rest))
-        if scheme.lower() != "bearer" or "realm" not in asked:
-            raise FetchFailed(f"unauthorized: access denied by {self._name.host}")
+        login = credentials.basic(self._name.host)
+        if scheme.lower() == "basic" and login:
+            return login
+        if scheme.lower() == "bearer" and "realm" in asked:
+            return f"Bearer {self._ask_token(asked, login)}"
+        raise _denied(self._name.host)
+
+    def _ask_token(self, asked: dict[str, str], login: str | None) -> str:
+        shown = login and (self._insecure or asked["realm"].startswith("https://"))
         query = [("service", asked.get("service", ""))]
         query += [("scope", scope) for scope in asked.get("scope", "").split()]
         try:
-            response = self._client.get(asked["realm"], params=[pair for pair in query if pair[1]])
-            answer = response.json() if response.status_code == 200 else {}
+            response = self._client.get(
+                asked["realm"],
+                params=[pair for pair in query if pair[1]],
+                headers={"Authorization": login} if login and shown else {},
+            )
+            if response.status_code == 404:  # which is no word about the model
+                raise FetchFailed(f"no token from {asked['realm']}: there is nothing")
+            _expect(response, 200)
+            answer = response.json()
             token = answer.get("token") or answer.get("access_token")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
             raise Transient(f"no token from {asked['realm']}: {error}") from None
         if not isinstance(token, str) or not token.isprintable():
-            raise FetchFailed(f"unauthorized: access denied by {self._name.host}")
+            raise FetchFailed(f"no token from {asked['realm']}: its answer has none")
         return token
+
+
+def _denied(host: str) -> FetchFailed:
+    return FetchFailed(f"unauthorized: access denied by {host}; what `docker login {host}` has saved is used")
 
 
 def _expect(response: httpx.Response, status: int) -> None:
@@ -253,7 +290,7 @@ def _expect(response: httpx.Response, status: int) -> None:
     if response.status_code == 404:
         raise ModelNotFound("file does not exist")
     if response.status_code in (401, 403):
-        raise FetchFailed(f"unauthorized: access denied by {response.url.host}")
+        raise _denied(response.url.netloc.decode("ascii"))
     message = f"{response.url.host} answered {response.status_code} {response.reason_phrase}"
     if response.status_code in _TRANSIENT:
         after = response.headers.get("retry-after", "")

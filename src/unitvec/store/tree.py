@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from unitvec.errors import InvalidRequest
+from unitvec.errors import InvalidCheckpoint, InvalidRequest
 from unitvec.store import files
 from unitvec.store.name import Name
 
@@ -18,16 +18,23 @@ class Tree:
         self.root = root
 
     def find(self, name: Name) -> Path | None:
-        """The file of a name, whatever its case on the disk."""
+        """The file of a name, whatever its case on the disk.
+
+        Raises:
+            InvalidCheckpoint: it is not ours to know.
+        """
         path = self.root / name.path
-        if path.is_file():
-            return path
-        return next((path for path in self._fold(self.root, name.path.parts) if path.is_file()), None)
+        try:
+            if path.is_file():
+                return path
+            return next((path for path in self._fold(self.root, name.path.parts) if path.is_file()), None)
+        except PermissionError as error:
+            raise InvalidCheckpoint(f"cannot read {error.filename}: {error.strerror}") from None
 
     def walk(self) -> Iterator[tuple[Name, Path]]:
         """All names and their files; what is not called as a model is passed over."""
         for path in self.root.glob("*/*/*/*"):
-            with contextlib.suppress(InvalidRequest):
+            with contextlib.suppress(InvalidRequest, PermissionError):
                 name = Name.from_path(path.relative_to(self.root))
                 if path.is_file():
                     yield name, path

@@ -1,0 +1,80 @@
+"""A replica: the single machine's service, in an actor of Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from unitvec import config, server
+from unitvec.errors import UnitvecError
+from unitvec.serving.backend import Embeddings, Figures
+from unitvec.serving.batcher import Ids
+from unitvec.store.name import Name
+
+
+class Replica:
+    """Holds models by need and embeds, on as many cores as the actor was given.
+
+    Errors of the caller's are handed back as values: Serve would write a raised one into its log as a fault.
+
+    Args:
+        settings: how; ``workers`` and memory follow from the cores.
+        memory: bytes for models; None for 80 % of its cores' share of the node's.
+        names: models to load before the first request, and to keep.
+    """
+
+    # Serve awaits it, on the loop that will serve.
+    async def __init__(self, settings: server.Settings, memory: int | None, names: Sequence[Name]) -> None:  # type: ignore[misc]
+        cores = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        there = int(config.available_memory() * min(1.0, cores / config.available_cores()))
+        for_models = int(0.8 * there)
+        mine = dataclasses.replace(
+            settings,
+            threads=min(settings.threads, cores),
+            workers=max(1, cores // settings.threads),
+            max_bytes=memory or for_models,
+            run_bytes=there - min(memory or for_models, for_models),
+        )
+        os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
+        sys.setswitchinterval(0.0005)  # as in unitvec.server.serve
+        stores = config.stores()
+        for name in names:
+            await asyncio.to_thread(stores.fetch, name, source=settings.source)
+        self._service = server.make_service(mine, stores)
+        await asyncio.gather(*(self._service.pool.pin(name) for name in names))
+
+    async def embed(
+        self, name: Name, texts: Sequence[str] | Sequence[Ids], options: dict[str, Any]
+    ) -> Embeddings | UnitvecError:
+        """See :meth:`unitvec.serving.backend.Backend.embed`."""
+        try:
+            return await self._service.embed(name, texts, **options)
+        except UnitvecError as error:
+            return error
+
+    async def figures(self) -> Figures:
+        """How this replica does."""
+        return await self._service.figures()
+
+    async def stop(self, name: Name) -> bool:
+        """Unload a model here."""
+        return await self._service.stop(name)
+
+    async def changed(self, name: Name, *, there: bool) -> None:
+        """See :meth:`unitvec.serving.backend.Backend.changed`."""
+        await self._service.changed(name, there=there)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """What Serve passes on to the routers: the models that are in memory here or on their way."""
+        return {"models": self._service.pool.names()}
+
+    def check_health(self) -> None:
+        """Raises where nothing can run here any more: Serve then replaces the replica."""
+        if self._service.runner.closed:
+            raise RuntimeError("the scheduler failed")
