@@ -7,9 +7,10 @@ from types import TracebackType
 
 from unitvec import config
 from unitvec.engine.onnx import FloatArray
+from unitvec.models.config import Dtype
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel, context_limit, finish
+from unitvec.serving.model import LoadedModel, chosen_dtype, context_limit, finish
 from unitvec.serving.runner import Runner
 from unitvec.store.name import Name
 from unitvec.store.progress import Report, silent
@@ -21,16 +22,21 @@ class Model:
     Args:
         name: as on the command line. A model that is not at hand is fetched.
         threads: cores to use; None for those that this process may.
+        dtype: what it computes in, "float32" or "int8"; None for its own setting.
         report: told of a fetch's progress.
 
     Raises:
         unitvec.errors.UnitvecError: the name is none, or the model cannot be had or run.
     """
 
-    def __init__(self, name: str, *, threads: int | None = None, report: Report = silent) -> None:
+    def __init__(
+        self, name: str, *, threads: int | None = None, dtype: Dtype | None = None, report: Report = silent
+    ) -> None:
         stored = config.stores().fetch(Name.parse(name), report)
         cores = threads or config.available_cores()
-        self._model = LoadedModel(stored.open(), threads=cores, cache_dir=config.cache_dir())
+        self._model = LoadedModel(
+            stored.open(), threads=cores, cache_dir=config.cache_dir(), dtype=chosen_dtype(stored.parameters, dtype)
+        )
         self._parameters = stored.parameters
         self._runner = Runner(
             Batcher(),
@@ -41,6 +47,7 @@ class Model:
             counters=Counters(),
         )
         self.width = self._model.width
+        self.dtype = self._model.dtype
 
     def embed(
         self, texts: str | Sequence[str], *, truncate: bool = True, dimensions: int = 0, context: int | None = None

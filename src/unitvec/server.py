@@ -29,10 +29,11 @@ from unitvec.api.protocol import protocol
 from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
 from unitvec.errors import UnitvecError
+from unitvec.models.config import Dtype
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel
+from unitvec.serving.model import LoadedModel, chosen_dtype
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -64,6 +65,7 @@ class Settings:
     cache_bytes: int
     threads: int
     workers: int
+    dtype: Dtype | None  # None for each model's own
 
 
 def listen(address: config.Address) -> socket.socket:
@@ -114,7 +116,7 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
     traffic = Traffic()
     catalog, calls = Catalog(stores), Calls(service, settings.door.limits)
     routes = [
-        *OllamaAPI(calls, catalog).routes,
+        *OllamaAPI(calls, catalog, settings.dtype).routes,
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
         *manage.routes(stores),
@@ -165,7 +167,8 @@ def _service(settings: Settings, stores: Stores) -> Service:
 
     def load(stored: StoredModel) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir())
+        dtype = chosen_dtype(stored.parameters, settings.dtype)
+        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir(), dtype=dtype)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -202,6 +205,7 @@ def _greet(settings: Settings, service: Service) -> None:
     for resident in residents:
         model = resident.model
         told = f"{model.width} dimensions, texts up to {service.context_of(resident)} tokens, {model.bytes >> 20} MiB"
+        told += ", int8" if model.dtype == "int8" else ""
         click.echo(f"  {resident.stored.name.short}: {told}")
     name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")

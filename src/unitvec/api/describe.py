@@ -7,6 +7,8 @@ from typing import Any
 
 from unitvec import human
 from unitvec.checkpoint.checkpoint import Checkpoint
+from unitvec.models.config import Dtype
+from unitvec.serving.model import chosen_dtype
 from unitvec.serving.pool import Resident
 from unitvec.store.model import StoredModel
 
@@ -52,11 +54,12 @@ def process(resident: Resident, context: int) -> dict[str, Any]:
         "expires_at": expires.isoformat(),
         "size_vram": 0,
         "context_length": context,
+        "dtype": resident.model.dtype,
     }
 
 
-def show(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
-    """All about a model at hand, as ``/api/show`` tells it."""
+def show(stored: StoredModel, checkpoint: Checkpoint, dtype: Dtype | None = None) -> dict[str, Any]:
+    """All about a model at hand, as ``/api/show`` tells it, and what it is to compute in: ``dtype`` or its own."""
     parameters = [
         (key, value)
         for key, values in sorted(stored.parameters.items())
@@ -78,6 +81,7 @@ def show(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
         "details": details(checkpoint),
         "model_info": checkpoint.model_info,
         "tensors": checkpoint.tensor_list,
+        "dtype": chosen_dtype(stored.parameters, dtype),
         "capabilities": ["embedding"],
         "modified_at": stored.modified_at.isoformat(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import get_args
 
 import click
 import numpy as np
@@ -12,6 +13,7 @@ import orjson
 
 from unitvec.commands.progress import reporter
 from unitvec.errors import InvalidRequest
+from unitvec.models.config import Dtype
 
 _WINDOW = 1024  # lines of standard input that are read before they run: enough to fill micro-batches
 
@@ -35,8 +37,15 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     help="Cut texts that are longer than the context, or refuse them.",
 )
 @click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="What it computes in.  [default: the model's]")
 def command(
-    model: str, texts: tuple[str, ...], form: str, dimensions: int, truncate: bool, context_length: int | None
+    model: str,
+    texts: tuple[str, ...],
+    form: str,
+    dimensions: int,
+    truncate: bool,
+    context_length: int | None,
+    dtype: Dtype | None,
 ) -> None:
     """Embed TEXTS, or the lines of standard input where there are none, in this process.
 
@@ -51,7 +60,7 @@ def command(
     from unitvec.local import Model
 
     with reporter() as report:
-        loaded = Model(model, report=report)
+        loaded = Model(model, dtype=dtype, report=report)
     out = sys.stdout.buffer
     parts = []
     with loaded:

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -17,6 +17,7 @@ from unitvec.api.values import parse_duration
 from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
 from unitvec.errors import InvalidRequest
+from unitvec.models.config import Dtype
 from unitvec.store.name import Name
 
 DEFAULT_QUEUE = 512
@@ -139,6 +140,13 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     help="Micro-batches that run at a time.  [default: cores / threads]",
 )
 @click.option(
+    "--dtype",
+    envvar="UNITVEC_DTYPE",
+    type=click.Choice(get_args(Dtype)),
+    show_envvar=True,
+    help="What models compute in: int8 is faster, docs/int8.md says at what price.  [default: each model's own]",
+)
+@click.option(
     "--log-level",
     envvar="UNITVEC_LOG_LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -170,6 +178,7 @@ def command(
     cache_mb: int,
     threads: int | None,
     workers: int | None,
+    dtype: Dtype | None,
     log_level: str,
     log_format: str,
     **http: Any,
@@ -215,5 +224,6 @@ def command(
         cache_bytes=cache_mb << 20,
         threads=each,
         workers=workers or max(1, cores // each),
+        dtype=dtype,
     )
     server.serve(settings, stores, socket, wanted)

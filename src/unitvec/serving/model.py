@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,13 @@ import numpy as np
 
 from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.engine.onnx import Engine, FloatArray
+from unitvec.engine.processor import multiplies_int8
 from unitvec.errors import InvalidRequest, TextTooLong
+from unitvec.models.config import Dtype, parse_dtype
+from unitvec.models.plans import PLANS
 from unitvec.serving.batcher import Ids
+
+log = logging.getLogger("unitvec.model")
 
 TOO_LONG = "the input length exceeds the context length"
 NO_ROOM = "input after truncation exceeds maximum context length"
@@ -25,11 +32,24 @@ class LoadedModel:
         checkpoint: its files, read.
         threads: cores that one run uses.
         cache_dir: where built graphs are kept.
+        dtype: what it computes in, if the processor is faster in that.
+
+    Attributes:
+        dtype: what it does compute in.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path | None, dtype: Dtype = "float32"
+    ) -> None:
         self.checkpoint = checkpoint
-        self.engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=cache_dir)
+        self.dtype: Dtype = dtype
+        if dtype == "int8" and not multiplies_int8():
+            log.warning("this processor is not faster in int8, or not exact: models run in float32")
+            self.dtype = "float32"
+        spec = checkpoint.spec
+        if self.dtype == "int8":
+            spec = replace(spec, plan=PLANS[type(spec.transformer)])
+        self.engine = Engine(spec, checkpoint.tensors, threads=threads, cache_dir=cache_dir)
         self._tokenizer = checkpoint.tokenizer
         # Special tokens stand around a text: as many before it as there are before a letter, the rest behind.
         mask = self._tokenizer.encode("a").special_tokens_mask
@@ -98,6 +118,15 @@ def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int 
     """Tokens that a text is cut to: as asked, else the model's parameter, else the default; never more than it can."""
     wanted = asked if asked is not None else parameters.get("num_ctx")
     return min(model.checkpoint.context_length, default if wanted is None else int(wanted))
+
+
+def chosen_dtype(parameters: Mapping[str, Any], asked: Dtype | None) -> Dtype:
+    """What a model is to compute in: as asked, else its parameter, else float32.
+
+    Raises:
+        InvalidRequest: its parameter is none of them.
+    """
+    return asked or parse_dtype(parameters.get("dtype", "float32"))
 
 
 def finish(vectors: FloatArray, dimensions: int) -> FloatArray:

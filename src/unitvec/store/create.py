@@ -12,6 +12,7 @@ import orjson
 
 from unitvec import human
 from unitvec.errors import InvalidCheckpoint, InvalidRequest
+from unitvec.models.config import parse_dtype
 from unitvec.store import files, manifest
 from unitvec.store.folders import FolderStore
 from unitvec.store.manifest import Layer, Manifest, is_digest
@@ -43,6 +44,7 @@ class Recipe:
     licenses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        parse_dtype(self.parameters.get("dtype", "float32"))
         for path, digest in self.blobs.items():
             parts = PurePosixPath(path)
             if parts.is_absolute() or not path or ".." in parts.parts or "\\" in path or "\0" in path:
