@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,34 @@ def rows(engine: Engine, flops_a_token: float, seconds: float) -> Iterator[tuple
             yield f"{kind} x {texts}", texts / taken, 1e-9 * flops_a_token * texts * length / taken
 
 
+def measure(name: str, threads: int | None, seconds: float) -> None:
+    """Print a model's table."""
+    path = FOLDER / f"{name}.gguf"
+    if not path.exists():
+        MODELS[name](path)
+    best = ceiling(seconds)
+    base = peak()
+    started = time.perf_counter()
+    checkpoint = gguf.read(path)
+    engine = Engine(checkpoint.spec, checkpoint.tensors, threads=threads, cache_dir=FOLDER)
+    loaded, most = time.perf_counter() - started, peak()
+    linear = sum(tensor["shape"][0] * tensor["shape"][1] for tensor in checkpoint.tensor_list
+                 if len(tensor["shape"]) == 2 and tensor["name"].startswith("blk."))  # fmt: skip
+    measured = list(rows(engine, 2 * linear, seconds))
+    best = max(best, ceiling(seconds))
+    weights = engine.resident_bytes / 2**20
+    print(f"{name}: {path.stat().st_size / 1e6:.0f} MB, ready in {loaded:.1f} s, weights {weights:.0f} MiB, peak "
+          f"{most - base:.0f} MiB ({(most - base) / weights:.2f} x) above {base:.0f} MiB, {2e-9 * linear:.2f} GFLOP a "
+          f"token, ceiling {best:.0f} GFLOP/s")  # fmt: skip
+    for kind, rate, gflops in measured:
+        print(f"  {kind:14} {rate:8.2f} texts/s {gflops:7.0f} GFLOP/s {gflops / best:6.0%} of the ceiling")
+
+
+def peak() -> float:
+    """The most that this process has had in memory, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(MODELS))
@@ -135,25 +164,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in options.models:
-        path = FOLDER / f"{name}.gguf"
-        if not path.exists():
-            MODELS[name](path)
-        before = ceiling(options.seconds)
-        started = time.perf_counter()
-        checkpoint = gguf.read(path)
-        engine = Engine(checkpoint.spec, checkpoint.tensors, threads=options.threads, cache_dir=FOLDER)
-        loaded = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        linear = sum(tensor["shape"][0] * tensor["shape"][1] for tensor in checkpoint.tensor_list
-                     if len(tensor["shape"]) == 2 and tensor["name"].startswith("blk."))  # fmt: skip
-        measured = list(rows(engine, 2 * linear, options.seconds))
-        best = max(before, ceiling(options.seconds))
-        print(f"{name}: {path.stat().st_size / 1e6:.0f} MB, ready in {loaded:.1f} s, peak {peak:.0f} MiB, "
-              f"weights {engine.resident_bytes / 2**20:.0f} MiB, {2e-9 * linear:.2f} GFLOP a token, "
-              f"ceiling {best:.0f} GFLOP/s")  # fmt: skip
-        for kind, rate, gflops in measured:
-            print(f"  {kind:14} {rate:8.2f} texts/s {gflops:7.0f} GFLOP/s {gflops / best:6.0%} of the ceiling")
+    if len(options.models) == 1:
+        measure(options.models[0], options.threads, options.seconds)
+    for name in options.models if len(options.models) > 1 else ():  # in a process each: a peak is one model's
+        own = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
+        subprocess.run([sys.executable, __file__, name, *own], check=True)
 
 
 if __name__ == "__main__":

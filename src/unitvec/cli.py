@@ -12,7 +12,7 @@ from unitvec.errors import UnitvecError
 # name -> what `unitvec --help` says of it, in the order in which it lists them
 COMMANDS = {
     "serve": "Serve models over HTTP, with Ollama's API.",
-    "embed": "Embed texts: arguments, or lines from standard input.",
+    "embed": "Embed texts: arguments, lines from standard input, or files of any size.",
     "pull": "Fetch a model, or what has changed of it.",
     "list": "List the models at hand.",
     "show": "Show what a model is.",

@@ -60,7 +60,7 @@ class Address:
         """An address as ``OLLAMA_HOST`` has it: ``HOST``, ``HOST:PORT``, ``:PORT``, ``[IPV6]:PORT``, a scheme in front.
 
         Raises:
-            UnitvecError: the port is no port.
+            UnitvecError: it is none.
         """
         text = text.strip().strip("\"'")
         scheme, found, rest = text.partition("://")
@@ -68,6 +68,8 @@ class Address:
             scheme, rest = "http", text
         if scheme not in ("http", "https"):
             raise UnitvecError(f"{text!r} is no address: {scheme!r} is neither http nor https")
+        if rest.startswith("/"):
+            raise UnitvecError(f"{text!r} is no address: it is a path; write HOST:PORT")
         usual = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if found else DEFAULT_PORT
         rest = rest.split("/", 1)[0]
         if rest.startswith("["):
@@ -102,6 +104,11 @@ def available_cores() -> int:
     """Cores that this process may use: its affinity, within the container's CPU limit (cgroup v2 or v1), at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(count, int(_cgroup_cores())))
+
+
+def threads_each(cores: int) -> int:
+    """Cores of each micro-batch when as many of them as fit, but no more than eight, run side by side."""
+    return -(-cores // 8)
 
 
 def available_memory() -> int:

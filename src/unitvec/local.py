@@ -34,14 +34,15 @@ class Model:
     ) -> None:
         stored = config.stores().fetch(Name.parse(name), report)
         cores = threads or config.available_cores()
-        self._model = LoadedModel(
-            stored.open(), threads=cores, cache_dir=config.cache_dir(), dtype=chosen_dtype(stored.parameters, dtype)
-        )
+        each = config.threads_each(cores)
+        lanes = cores // each
+        dtype = chosen_dtype(stored.parameters, dtype)
+        self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir(), dtype=dtype)
         self._parameters = stored.parameters
         self._runner = Runner(
-            Batcher(),
+            Batcher(lanes=lanes, cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
             LoadedModel.run,
-            workers=1,
+            workers=lanes,
             max_requests=config.UNBOUNDED,
             max_tokens=config.UNBOUNDED,
             counters=Counters(),

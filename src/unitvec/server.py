@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -61,6 +62,7 @@ class Settings:
     max_queue_tokens: int
     max_models: int
     max_bytes: int
+    run_bytes: int
     auto_pull: bool
     cache_bytes: int
     threads: int
@@ -75,8 +77,13 @@ def listen(address: config.Address) -> socket.socket:
         UnitvecError: the port is taken, or the address is not this machine's.
     """
     try:
-        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        families = [found[0] for found in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+        return socket.create_server(
+            (address.host, address.port),
+            family=min(families),  # a name of both kinds, localhost say: IPv4, as Ollama has it
+            backlog=BACKLOG,
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UnitvecError(
@@ -98,6 +105,7 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
     Raises:
         UnitvecError: one of ``names`` cannot be run.
     """
+    _allow_files()
     # The thread that takes up the next micro-batch must not wait 5 ms for a busy event loop.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
@@ -167,8 +175,13 @@ def _service(settings: Settings, stores: Stores) -> Service:
 
     def load(stored: StoredModel) -> LoadedModel:
         began = time.monotonic()
-        dtype = chosen_dtype(stored.parameters, settings.dtype)
-        model = LoadedModel(stored.open(), threads=settings.threads, cache_dir=config.cache_dir(), dtype=dtype)
+        model = LoadedModel(
+            stored.open(),
+            threads=settings.threads,
+            workers=settings.workers,
+            cache_dir=config.cache_dir(),
+            dtype=chosen_dtype(stored.parameters, settings.dtype),
+        )
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -179,7 +192,7 @@ def _service(settings: Settings, stores: Stores) -> Service:
         asyncio.get_running_loop().call_later(0.1, pages.collect)
 
     runner = Runner(
-        Batcher(),
+        Batcher(lanes=settings.workers, cost=LoadedModel.footprint, memory=settings.run_bytes),
         LoadedModel.run,
         workers=settings.workers,
         max_requests=settings.max_queue,
@@ -209,6 +222,17 @@ def _greet(settings: Settings, service: Service) -> None:
         click.echo(f"  {resident.stored.name.short}: {told}")
     name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")
+
+
+def _allow_files() -> None:
+    """Let this process open as many files as it may: the usual soft limit, 1,024, is less than --max-connections."""
+    try:
+        import resource
+    except ImportError:  # there is none for Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say more than they let one have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import gzip
 import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Scope
 
 from tests.conftest import Server, unitvec
+from unitvec.api.calls import client_of
+from unitvec.api.keys import KeyMiddleware, Keys
 
 EMBED = {"model": "all-minilm", "input": "a"}
 
@@ -204,6 +211,24 @@ def test_one_who_goes_on_sending_after_the_answer(strict: Server) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
+def test_one_who_does_not_read_his_answer(start: Callable[..., Server]) -> None:
+    own = start("all-minilm", "--patience", "0.2")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", own.port))
+        peer.settimeout(20)
+        texts = json.dumps({"model": "all-minilm", "input": ["a"] * 3_000}).encode()
+        peer.sendall(posted(texts))
+        head = peer.recv(1000)
+        assert head.startswith(b"HTTP/1.1 200")
+        deadline = time.monotonic() + 20
+        while "unitvec_http_requests_in_flight 1\n" not in own.client.get("/metrics").text:  # but for this one
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        length = int(head.lower().split(b"content-length: ")[1].split()[0])
+        assert len(read(peer)) < length
+
+
 def test_connections(strict: Server) -> None:
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(socket.create_connection(("127.0.0.1", strict.port), 20)) for _ in range(16)]
@@ -260,12 +285,106 @@ def test_pipelined_requests_are_answered_in_their_order(server: Server) -> None:
     assert answer.count(b"HTTP/1.1 404") == 1
 
 
-def test_a_flood_of_pipelined_requests_is_cut_off(server: Server) -> None:
-    body = b'{"model":"all-minilm","input":"a"}'
-    one = b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    answer = raw(server, one * 5_000)
-    assert 0 <= answer.count(b"HTTP/1.1 200") < 5_000
-    assert server.client.get("/api/version").status_code == 200
+def posted(body: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    """A request to embed, as bytes."""
+    lines = [b"POST /api/embed HTTP/" + version, b"Host: localhost", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+SHORT = b'{"model":"all-minilm","input":"a","dimensions":2}'
+PLAIN = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_a_flood_of_pipelined_requests_waits_and_all_are_answered(server: Server) -> None:
+    # Sent from another thread: whoever sends so much must read meanwhile.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as peer:
+        sending = threading.Thread(target=peer.sendall, args=((posted(SHORT) + PLAIN * 9) * 150 + LAST,))
+        sending.start()
+        answer = read(peer)
+        sending.join()
+    assert answer.count(b"HTTP/1.1 200 OK") == 1_500
+    assert answer.count(b"HTTP/1.1 404") == 1
+    assert answer.endswith(b"404 page not found")
+
+
+def test_a_wish_for_http_2_is_passed_over(server: Server) -> None:
+    wish = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    asked = posted(SHORT, *wish)
+    answer = raw(server, asked * 20 + posted(b"{", *wish) + LAST)  # as curl --http2 and Java's HttpClient send it
+    assert answer.count(b"HTTP/1.1 200 OK") == 20
+    assert answer.count(b"HTTP/1.1 400") == 1
+    assert answer.endswith(b"404 page not found")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        for at in range(0, len(asked), 7):  # in small pieces, the head cut anywhere
+            peer.sendall(asked[at : at + 7])
+        assert peer.recv(65536).startswith(b"HTTP/1.1 200")
+    for last in (posted(SHORT, b"Connection: Upgrade, close", wish[1]), posted(SHORT, *wish, version=b"1.0")):
+        assert raw(server, last).startswith(b"HTTP/1.1 200")
+    chunks = b"".join(b"%x\r\n%b\r\n" % (1, SHORT[at : at + 1]) for at in range(len(SHORT))) + b"0\r\n\r\n"
+    head = [b"POST /api/embed HTTP/1.1", b"Host: localhost", b"Transfer-Encoding: chunked", *wish]
+    answer = raw(server, b"\r\n".join(head) + b"\r\n\r\n" + chunks + LAST)
+    assert [answer.count(b"HTTP/1.1 " + status) for status in (b"200", b"404")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"200"),
+        (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
+        (posted(SHORT, version=b"1.0"), b"200"),
+        (posted(SHORT, b"Expect: 100-continue", b"Connection: close"), b"100"),
+        (posted(SHORT, b"Transfer-Encoding: chunked"), b"400"),  # two lengths: which one holds is not guessed
+    ],
+)
+def test_requests_by_the_letter(server: Server, data: bytes, status: bytes) -> None:
+    assert raw(server, data, seconds=3).split()[1] == status
+
+
+def test_a_compressed_body_is_told_apart(server: Server) -> None:
+    reply = server.client.post("/api/embed", content=gzip.compress(SHORT), headers={"Content-Encoding": "gzip"})
+    assert (reply.status_code, reply.json()["error"]) == (400, "the request body is compressed: send it as it is")
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"1000", b'"\\\\"', b'"[,"', b'[["\\""]]'])
+def test_megabytes_of_values_are_refused_before_they_are_objects(server: Server, item: bytes) -> None:
+    size = b',"x":"\\ud800"' if item == b"[]" else b""
+    body = (
+        b'{"model":"all-minilm","input":[' + (item + b",") * (12_000_000 // (len(item) + 1)) + item + b"]" + size + b"}"
+    )
+    reply = server.client.post("/v1/embeddings", content=body)
+    assert reply.status_code == 400
+    assert "more than 1000000 values" in reply.json()["error"]["message"]
+
+
+def test_texts_full_of_brackets_and_quotes_are_texts(server: Server) -> None:
+    text = json.dumps([{"a": [1, 2, [3]], "b": '\\"'}] * 6_000)  # as a string it is full of escapes
+    texts = [text, '\\"' * 50_000 + "\\", "[" * 100_000, '","' * 100_000]
+    assert len(server.embed(input=texts)["embeddings"]) == 4
+
+
+def test_large_bodies_have_room_together(start: Callable[..., Server]) -> None:
+    own = start("all-minilm", "--max-bodies", "1", "--patience", "60")
+    large = posted(b'{"model":"all-minilm","input":"' + b" " * 900_000 + b'a"}', b"Connection: close")
+    with socket.create_connection(("127.0.0.1", own.port), timeout=20) as first:
+        first.sendall(large[:-10])  # all but its end: it is held
+        deadline = time.monotonic() + 20
+        while (answer := raw(own, large)[:12]) != b"HTTP/1.1 503":
+            assert time.monotonic() < deadline, answer
+        assert own.embed(input="a small one")["embeddings"]
+        first.sendall(large[-10:])
+        assert first.recv(65536).startswith(b"HTTP/1.1 200")
+    assert raw(own, large).startswith(b"HTTP/1.1 200")
+
+
+def test_an_empty_key_is_no_open_door() -> None:
+    for arguments in (["--api-key", ""], ["--api-key", "good", "--api-key", " "]):
+        done = unitvec("serve", *arguments, "--host", "127.0.0.1:1")
+        assert done.returncode == 2
+        assert b"it is empty" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -284,6 +403,12 @@ def read_only(all_minilm: str):
     running = Server(all_minilm, "--read-only")
     yield running
     running.close()
+
+
+def test_https_is_never_plain_http() -> None:
+    done = unitvec("serve", "--host", "https://127.0.0.1:1")
+    assert done.returncode == 2
+    assert b"needs --tls-cert and --tls-key" in done.stderr
 
 
 def test_tls(all_minilm: str, tmp_path: Path, start: Callable[..., Server]) -> None:
@@ -305,3 +430,18 @@ def test_tls(all_minilm: str, tmp_path: Path, start: Callable[..., Server]) -> N
         done = unitvec("serve", *arguments, "--host", "127.0.0.1:1")
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
+
+
+def test_the_turns_of_a_key_are_its_own_however_it_is_sent() -> None:
+    seen = set()
+
+    async def app(scope: Scope, *_: object) -> None:
+        seen.add(client_of(Request(scope)))
+
+    guarded = KeyMiddleware(app, Keys(["first", "second"]))
+    for sent in ("Bearer first", "bearer  first", "Basic " + base64.b64encode(b"a:first").decode()):
+        headers = [(b"authorization", sent.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers, "client": ("127.0.0.1", 1)}
+        asyncio.run(guarded(scope, None, None))  # type: ignore[arg-type]
+    assert len(seen) == 1
+    assert b"first" not in seen.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -165,3 +166,26 @@ def test_sigterm_under_load_loses_no_accepted_request(start: Callable[..., Serve
         thread.join()
     assert statuses
     assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings", "/v1/embeddings base64", "/embed"])
+def test_an_answer_of_many_vectors_is_whole(server: Server, path: str) -> None:
+    texts = [f"text {n % 5}" for n in range(700)]
+    truth = np.array(server.embed(input=texts[:5])["embeddings"], np.float32)
+    form = {"encoding_format": "base64"} if path.endswith("base64") else {}
+    reply = server.client.post(
+        path.split()[0], json={"model": "all-minilm", "input": texts, "inputs": texts, "dimensions": 0, **form}
+    )
+    answer = reply.json()
+    assert int(reply.headers["content-length"]) == len(reply.content)
+    if path == "/api/embed":
+        assert list(answer) == ["model", "embeddings", "total_duration", "load_duration", "prompt_eval_count"]
+        rows = answer["embeddings"]
+    elif path == "/embed":
+        rows = answer
+    else:
+        assert [item["index"] for item in answer["data"]] == list(range(700))
+        rows = [item["embedding"] for item in answer["data"]]
+        if form:
+            rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
+    assert np.abs(np.array(rows, np.float32) - truth[np.arange(700) % 5]).max() < 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,14 +74,23 @@ class Upstream(BaseHTTPRequestHandler):
             ]
             self._answer(200, json.dumps({"models": models}).encode())
         elif self.path == "/v1/models":
-            self._answer(200, b'{"object":"list","data":[{"id":"llama3:latest","object":"model"}]}')
+            self._answer(
+                200, b'{"object":"list","data":["odd",{"object":"odd"},{"id":"llama3:latest","object":"model"}]}'
+            )
+        elif self.path == "/unchanged":
+            self.send_response(304)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
         else:
             self._answer(418, b"upstream's own", X_Kettle="on", Content_Type="text/tea")
 
-    do_GET = do_POST = do_DELETE = do_PUT = do_HEAD = handle_any  # noqa: N815
+    do_GET = do_POST = do_DELETE = do_PUT = do_HEAD = do_OPTIONS = handle_any  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+KEY = {"Authorization": "Bearer theirs"}
 
 
 @pytest.fixture
@@ -131,11 +141,38 @@ def test_all_else_goes_through_as_it_is(gateway: Server) -> None:
         assert len(headers["x-request-id"]) == 16
 
 
+def told(gateway: Server, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as peer:
+        peer.sendall(data)
+        return peer.recv(65536)
+
+
+def test_a_path_goes_through_as_it_is(gateway: Server) -> None:
+    for path in (b"/x/../api/chat", b"//x//y/./z", b'/a|b?c="d"', b"*"):
+        answer = told(gateway, b"OPTIONS " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 418"), answer
+        assert Upstream.asked[-1][1] == path.decode().replace("//x", "/x")  # the upstream's own doing
+
+
+def test_what_connection_names_stays_behind(gateway: Server) -> None:
+    gateway.client.get("/x", headers={"Connection": "keep-alive, X-Mine", "X-Mine": "yes", "X-Other": "yes"})
+    headers = Upstream.asked[-1][2]
+    assert "x-other" in headers
+    assert "x-mine" not in headers
+
+
+def test_an_answer_without_a_body_that_tells_its_length(gateway: Server) -> None:
+    assert gateway.client.get("/unchanged").status_code == 304
+    assert gateway.embed(input="a")["embeddings"]
+
+
 def test_lists_name_the_models_of_both(gateway: Server) -> None:
     names = [model["model"] for model in gateway.client.get("/api/tags").json()["models"]]
     assert names == ["all-minilm:latest", "llama3:latest"]
-    names = [model["id"] for model in gateway.client.get("/v1/models").json()["data"]]
-    assert names == ["all-minilm:latest", "llama3:latest"]
+    # What an upstream lists in a form of its own is no fault of the caller's.
+    names = [model.get("id") for model in gateway.client.get("/v1/models", headers=KEY).json()["data"]]
+    assert names == ["all-minilm:latest", None, "llama3:latest"]
+    assert Upstream.asked[-1][2]["authorization"] == KEY["Authorization"]
     assert [model["model"] for model in gateway.client.get("/api/ps").json()["models"]] == ["all-minilm:latest"]
 
 
@@ -191,6 +228,11 @@ def test_its_own_keys_are_not_sent_on(upstream: ThreadingHTTPServer, start: Call
     assert own.client.get("/x").status_code == 401
     assert own.client.get("/x", headers=headers).headers["access-control-allow-origin"] == "http://localhost:3000"
     assert own.client.post("/api/pull", json={"model": "llama3"}, headers=headers).status_code == 403
+    for path in (b"//api/pull", b"/x/../api/pull", b"/api/./pull", b"/api//pull/", b"/api/%70ull"):
+        head = (
+            b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer mine\r\nContent-Length: 2\r\n\r\n"
+        )
+        assert told(own, head + b"{}").startswith(b"HTTP/1.1 403"), path
     ((_, path, sent, _),) = Upstream.asked
     assert path == "/x"
     assert not {"authorization", "origin"} & sent.keys()

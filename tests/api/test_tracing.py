@@ -47,5 +47,7 @@ def test_a_span_joins_the_callers_trace_and_has_no_text_and_no_key(start: Callab
     assert bytes.fromhex(trace) in spans
     assert b"/api/embed" in spans
     assert b"unitvec.tokens" in spans
+    for step in (b"parse", b"load", b"tokenize", b"run", b"write"):
+        assert b"*" + bytes([len(step)]) + step in spans, step  # a span's name in protobuf: field 5, its length
     assert b"private" not in spans
     assert b"sesame" not in spans

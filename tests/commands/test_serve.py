@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -34,6 +37,7 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do() -> None:
     [
         (["serve", "a b"], "invalid model name"),
         (["serve", "--host", "127.0.0.1:notaport"], "no port number"),
+        (["serve", "--host", "/run/unitvec.sock"], "it is a path"),
         (["serve", "--host", "256.256.256.256:1"], "cannot listen"),
         (["serve", "--keep-alive", "soon"], "invalid duration"),
         (["serve", "--memory", "much"], "no size"),
@@ -169,3 +173,62 @@ def test_damaged_weights_are_one_line(all_minilm: str, tmp_path: object) -> None
     assert result.returncode == 1
     assert result.stderr.decode().startswith("Error: ")
     assert "Traceback" not in result.stderr.decode()
+
+
+def test_a_full_queue_refuses_before_it_tokenizes(start: Callable[..., Server]) -> None:
+    server = start("all-minilm", "--max-queue", "1")
+
+    def metric(name: str) -> float:
+        text = server.client.get("/metrics").text
+        return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+    def ask(number: int) -> httpx.Response:
+        texts = [f"{number} {i} " + "word " * 240 for i in range(64)]
+        body = {"model": "all-minilm", "input": texts}
+        return httpx.post(f"{server.url}/api/embed", json=body, timeout=120, trust_env=False)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while metric("unitvec_requests_total") + metric("unitvec_rejected_total") < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    before = metric('unitvec_step_seconds_total{step="tokenize"}')
+    assert metric("unitvec_queue_requests") >= 1
+    assert ask(9).status_code == 503
+    assert metric('unitvec_step_seconds_total{step="tokenize"}') == before
+    for thread in threads:
+        thread.join()
+
+
+def test_it_listens_on_ipv6_for_both_kinds(all_minilm: str, home: Path) -> None:
+    port = free_port()
+    try:
+        socket.create_server(("::1", port), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unitvec", "serve", "--host", f"[::]:{port}"], stdout=subprocess.DEVNULL
+    )
+    try:
+        for url in (f"http://[::1]:{port}", f"http://127.0.0.1:{port}"):
+            transport = httpx.HTTPTransport(retries=8)
+            with httpx.Client(transport=transport, base_url=url, timeout=20) as client:
+                assert client.get("/").text == "Ollama is running"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_the_usual_limit_of_open_files_does_not_bound_connections(start: Callable[..., Server]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        server = start("all-minilm")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(150):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert peer.recv(100).startswith(b"HTTP/1.1 200")

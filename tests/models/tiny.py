@@ -45,6 +45,8 @@ class Tiny:
                 writer.add_bool(full, value)
             elif isinstance(value, float):
                 writer.add_float32(full, value)
+            elif isinstance(value, str):
+                writer.add_string(full, value)
             elif isinstance(value, list):
                 writer.add_array(full, value)
             else:
@@ -56,6 +58,8 @@ class Tiny:
         writer.add_uint32("tokenizer.ggml.unknown_token_id", 1)
         writer.add_uint32("tokenizer.ggml.bos_token_id", 2)
         writer.add_uint32("tokenizer.ggml.eos_token_id", 3)
+        writer.add_uint32("tokenizer.ggml.seperator_token_id", 3)
+        writer.add_uint32("tokenizer.ggml.token_type_count", 2)
         form = gguf.GGMLQuantizationType[kind]
         for name, weight in self.weights.items():
             if self._is_kept(name, kind):
@@ -131,13 +135,14 @@ def qwen3(seed: int = 0) -> Tiny:
     return _decoder(model, np.random.default_rng(seed), ("attn_norm", "ffn_norm"))
 
 
-def gemma3(seed: int = 0, architecture: str = "gemma-embedding") -> Tiny:
+def gemma3(seed: int = 0, architecture: str = "gemma-embedding", outputs: int = 32) -> Tiny:
     rng = np.random.default_rng(seed)
     dense = {"gemma-embedding": ("dense_2", "dense_3"), "gemma3": ("dense.0", "dense.1")}[architecture]
     metadata = {"block_count": 7, "pooling_type": 1, "attention.sliding_window": 6, **_DECODER_METADATA}
+    metadata |= {"dense_2_feat_in": WIDTH, "dense_2_feat_out": 128, "dense_3_feat_in": 128, "dense_3_feat_out": outputs}
     model = Tiny(architecture, metadata)
     norms = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")
     _decoder(model, rng, norms)
     model.weights[f"{dense[0]}.weight"] = _matrix(rng, 128, WIDTH)
-    model.weights[f"{dense[1]}.weight"] = _matrix(rng, 32, 128)
+    model.weights[f"{dense[1]}.weight"] = _matrix(rng, outputs, 128)
     return model

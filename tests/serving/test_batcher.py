@@ -13,6 +13,7 @@ from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 
 SECONDS_PER_TOKEN = 1 / 8000
 BUDGET = 0.025
+EQUAL = 0.075
 LIMIT = BUDGET / SECONDS_PER_TOKEN  # tokens
 
 
@@ -20,7 +21,7 @@ LIMIT = BUDGET / SECONDS_PER_TOKEN  # tokens
 class Simulation:
     """One engine that runs at a constant speed; every text has ids of its own unless it is given some."""
 
-    batcher: Batcher = field(default_factory=lambda: Batcher(BUDGET, 0.1, SECONDS_PER_TOKEN))
+    batcher: Batcher = field(default_factory=lambda: Batcher(BUDGET, EQUAL, SECONDS_PER_TOKEN))
     now: float = 0.0
     served: int = 0  # tokens
     results: dict[Request, dict[int, Ids]] = field(default_factory=lambda: defaultdict(dict))
@@ -88,10 +89,12 @@ def test_a_micro_batch_keeps_to_its_time_unless_one_text_is_longer(arrivals: lis
     simulation = Simulation()
     for texts in arrivals:
         simulation.request(texts)
-    while simulation.batcher.waiting_requests > 1:
+    while simulation.batcher.waiting_requests:
+        much = simulation.batcher.waiting_tokens > LIMIT * simulation.batcher.waiting_requests
+        seconds = BUDGET if much and simulation.batcher.waiting_requests > 1 else EQUAL
         batch = simulation.step()
         assert batch is not None
-        assert batch.tokens <= LIMIT * 1.001 or len(batch.texts) == 1
+        assert batch.tokens <= seconds / SECONDS_PER_TOKEN * 1.001 or len(batch.texts) == 1
 
 
 @settings(max_examples=50)
@@ -214,7 +217,47 @@ def test_a_lone_request_may_fill_more_than_the_budget() -> None:
     simulation.request([100] * 50)
     batch = simulation.step()
     assert batch is not None
-    assert LIMIT < batch.tokens <= 0.1 / SECONDS_PER_TOKEN
+    assert LIMIT < batch.tokens <= EQUAL / SECONDS_PER_TOKEN
+
+
+def test_where_all_ask_for_little_micro_batches_are_larger_until_one_asks_for_much() -> None:
+    simulation = Simulation()
+    for _ in range(40):
+        simulation.request([30])
+    batch = simulation.step()
+    assert batch is not None
+    assert LIMIT < batch.tokens <= EQUAL / SECONDS_PER_TOKEN
+    simulation.request([100] * 80)
+    batch = simulation.step()
+    assert batch is not None
+    assert batch.tokens <= LIMIT
+
+
+def test_lanes_share_what_waits() -> None:
+    batcher = Batcher(BUDGET, EQUAL, SECONDS_PER_TOKEN, lanes=2)
+    batcher.add(Request("m", None, [(n,) * 10 for n in range(9)]))
+    first, second = batcher.next(0.0), batcher.next(0.0)
+    assert first is not None and second is not None
+    assert (len(first.texts), len(second.texts)) == (5, 4)
+    assert not (first.alone or second.alone)
+    assert batcher.next(0.0) is None
+
+
+def test_only_a_single_text_with_nothing_beside_it_is_alone() -> None:
+    batcher = Batcher(BUDGET, EQUAL, SECONDS_PER_TOKEN, lanes=2)
+    batcher.add(Request("m", None, [(1,) * 30]))
+    first = batcher.next(0.0)
+    batcher.add(Request("m", None, [(2,) * 30]))
+    second = batcher.next(0.0)
+    assert first is not None and second is not None
+    assert (first.alone, second.alone) == (True, False)
+    for batch in (first, second):
+        batcher.done(batch, BUDGET)
+    batcher.add(Request("m", None, [(1,) * 30]))
+    batcher.add(Request("another", None, [(1,) * 30]))
+    third = batcher.next(0.0)
+    assert third is not None
+    assert not third.alone, "somebody else waits"
 
 
 def test_texts_of_like_length_run_together() -> None:
@@ -226,7 +269,7 @@ def test_texts_of_like_length_run_together() -> None:
 
 
 def test_speed_is_learned_from_what_ran() -> None:
-    simulation = Simulation(batcher=Batcher(BUDGET, 0.1, seconds_per_token=SECONDS_PER_TOKEN / 100))
+    simulation = Simulation(batcher=Batcher(BUDGET, EQUAL, seconds_per_token=SECONDS_PER_TOKEN / 100))
     for _ in range(2):
         simulation.request([50] * 3000)
     batches = list(simulation.run())
@@ -269,3 +312,28 @@ def test_bulk_too_runs_beside_what_takes_very_long() -> None:
     batch = simulation.batcher.beside(0.1)
     assert batch is not None
     assert 0 < batch.tokens <= LIMIT
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.lists(st.integers(1, 256), min_size=1, max_size=8), min_size=1, max_size=12),
+    st.integers(256, 2000),
+    st.lists(st.booleans(), min_size=40, max_size=40),
+)
+def test_all_that_runs_at_a_time_fits_into_memory(requests: list[list[int]], room: int, ends: list[bool]) -> None:
+    batcher = Batcher(BUDGET, 0.1, SECONDS_PER_TOKEN, cost=lambda _, texts, longest, __: texts * longest, memory=room)
+    for number, lengths in enumerate(requests):
+        ids = [
+            (number, place, *range(length - 2)) if length > 2 else (number, place)
+            for place, length in enumerate(lengths)
+        ]
+        batcher.add(Request("m", number, ids))
+    running: list[MicroBatch] = []
+    for is_end in [*ends, *[True] * sum(map(len, requests))] * 2:
+        if is_end and running:
+            batcher.done(running.pop(0), None)
+        elif (batch := batcher.next(0.0)) is not None:
+            running.append(batch)
+            used = [len(one.texts) * max(len(text.ids) for text in one.texts) for one in running]
+            assert sum(used) <= room
+    assert not batcher.waiting_tokens  # nobody waits for ever

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from unitvec.errors import Overloaded, UnitvecError
+from unitvec.errors import InvalidRequest, Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids
 from unitvec.serving.counters import Counters
 from unitvec.serving.runner import Runner
@@ -21,7 +21,7 @@ class Engine:
         self.go = threading.Semaphore(0)
         self.began = threading.Semaphore(0)
 
-    def run(self, model: object, texts: Sequence[Ids]) -> np.ndarray:
+    def run(self, model: object, texts: Sequence[Ids], alone: bool) -> np.ndarray:
         self.began.release()
         assert self.go.acquire(timeout=20)
         if model == "broken":
@@ -38,10 +38,15 @@ def engine() -> Engine:
 def make(engine: Engine) -> Iterator[Callable[..., Runner]]:
     made: list[Runner] = []
 
-    def one(max_requests: int = 100, max_tokens: int = 10_000) -> Runner:
+    def one(max_requests: int = 100, max_tokens: int = 10_000, batcher: Batcher | None = None) -> Runner:
         made.append(
             Runner(
-                Batcher(), engine.run, workers=1, max_requests=max_requests, max_tokens=max_tokens, counters=Counters()
+                batcher or Batcher(),
+                engine.run,
+                workers=1,
+                max_requests=max_requests,
+                max_tokens=max_tokens,
+                counters=Counters(),
             )
         )
         return made[-1]
@@ -122,3 +127,27 @@ def test_closing_drops_or_finishes_and_nothing_runs_after_it(make: Callable[...,
     engine.go.release()
     finishing.close()
     assert last.result(0) == [[4]]
+
+
+def test_a_text_that_cannot_fit_is_refused_with_what_it_needs(make: Callable[..., Runner], engine: Engine) -> None:
+    mebibyte = 1 << 20
+    runner = make(batcher=Batcher(cost=lambda _, texts, longest, __: texts * longest * mebibyte, memory=6 * mebibyte))
+    with pytest.raises(InvalidRequest, match="a text of 7 tokens needs 7 MiB of memory to run and there are 6 MiB"):
+        runner.submit("m", 1, [(1,), tuple(range(7))])
+    assert runner.waiting == (0, 0)
+    engine.go.release()
+    assert runner.submit("m", 1, [tuple(range(6))]).result(20)[0, 0] == 0
+
+
+def test_what_runs_beside_shares_the_memory(make: Callable[..., Runner], engine: Engine) -> None:
+    batcher = Batcher(seconds_per_token=1, cost=lambda _, texts, longest, __: texts * longest, memory=10)
+    runner = make(batcher=batcher)
+    first = runner.submit("m", 1, [tuple(range(8))], "a")
+    assert engine.began.acquire(timeout=20)
+    second = runner.submit("m", 1, [tuple(range(3))], "b")  # would not fit beside the first
+    third = runner.submit("n", 1, [(4, 5)], "c")  # does
+    assert engine.began.acquire(timeout=20)
+    assert runner.waiting == (1, 3)
+    for _ in range(3):
+        engine.go.release()
+    assert [job.result(20)[0, 0] for job in (first, second, third)] == [0, 0, 4]

@@ -175,6 +175,45 @@ def test_begin_and_end_tokens_come_as_the_metadata_says() -> None:
     assert bare.encode("a text").ids == original.encode("a text", add_special_tokens=False).ids
 
 
+def rebuilt(metadata: dict[str, Any], **general: str) -> Tokenizer:
+    named = {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
+    return build(named | {f"general.{key}": value for key, value in general.items()}, len(metadata["tokens"]))
+
+
+def test_wordpiece_has_begin_and_end_tokens_unless_the_metadata_says_otherwise() -> None:
+    _, metadata = wordpiece()
+    both = rebuilt(metadata).encode("the").ids
+    assert (both[0], both[-1]) == (2, 3)
+    assert rebuilt(metadata | {"add_bos_token": False}).encode("the").ids == both[1:]
+    assert rebuilt(metadata | {"add_eos_token": False}).encode("the").ids == both[:-1]
+    assert rebuilt(metadata | {"add_bos_token": True, "add_eos_token": True}).encode("the").ids == both
+
+
+def test_gemma_has_no_space_prefix_where_the_metadata_does_not_say() -> None:
+    original, metadata = sentencepiece()
+    del metadata["add_space_prefix"]
+    want = original.encode("the").ids
+    assert rebuilt(metadata, architecture="gemma3").encode("the").ids == want
+    assert rebuilt(metadata, architecture="llama").encode("the").ids != want
+
+
+def test_the_work_of_a_vocabulary_is_bounded() -> None:
+    _, metadata = sentencepiece()
+    metadata["tokens"][-1] = "a" * 3_000_000  # every way to split it would take hours
+    with pytest.raises(ValueError, match="a token of 3000000 characters"):
+        rebuilt(metadata)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(family: str, wrong: float) -> None:
+    _, metadata = FAMILIES[family]()
+    metadata["scores"] = metadata["scores"].copy()
+    metadata["scores"][20] = wrong
+    with pytest.raises(ValueError, match="not finite"):
+        rebuilt(metadata)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_damaged_vocabulary_is_refused(family: str) -> None:
     _, metadata = FAMILIES[family]()

@@ -23,9 +23,6 @@ from unitvec.api.tracing import TraceMiddleware
 from unitvec.errors import UnitvecError
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -86,7 +83,7 @@ def create_app(
             Middleware(DoorMiddleware, origins=door.origins, check_host=door.check_host, methods=methods),
             Middleware(KeyMiddleware, keys=door.keys),
             *([Middleware(ReadOnlyMiddleware)] if door.read_only else []),
-            Middleware(LimitMiddleware, limit=door.limits.body),
+            Middleware(LimitMiddleware, limits=door.limits),
         ],
         exception_handlers={
             UnitvecError: _error,

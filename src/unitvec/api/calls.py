@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
-from unitvec.api.answers import JSONResponse
+from unitvec.api.answers import vectors_response
 from unitvec.api.limits import Limits
+from unitvec.engine.onnx import FloatArray
 from unitvec.errors import ModelNotFound, Overloaded
 from unitvec.serving.batcher import Ids
 from unitvec.serving.service import Embeddings, Service
@@ -36,15 +38,23 @@ class Calls:
     async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
         """The body of a request, parsed."""
         body = await request.body()
-        began = time.perf_counter()
+        began = time.perf_counter_ns()
         asked = parse(body)
-        self.service.counters.parse_seconds += time.perf_counter() - began
+        parsed = time.perf_counter_ns()
+        self.service.counters.parse_seconds += (parsed - began) / 1e9
+        request.scope["steps"] = [("parse", began, parsed)]
         return asked
 
-    def write(self, content: Any, headers: dict[str, str] | None = None) -> JSONResponse:
-        """An answer with vectors in it."""
+    async def write(
+        self,
+        vectors: FloatArray,
+        rows: Callable[[slice], Any],
+        around: Callable[[Any], Any],
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """See :func:`unitvec.api.answers.vectors_response`."""
         began = time.perf_counter()
-        response = JSONResponse(content, headers=headers)
+        response = await vectors_response(vectors, rows, around, headers)
         self.service.counters.write_seconds += time.perf_counter() - began
         return response
 
@@ -68,13 +78,14 @@ class Calls:
         work = self.service.embed(name, texts, client=client_of(request), **options)
         with named_as_sent(model):
             answer = await while_connected(request, work)
+        request.scope.setdefault("steps", []).extend(answer.steps)
         request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}
         return answer
 
 
-def client_of(request: Request) -> str | None:
+def client_of(request: Request) -> Hashable:
     """Whose turns a request takes: those of its key where keys are checked, else those of its address."""
-    key = request.headers.get("authorization") if request.scope.get("key_checked") else None
+    key: bytes | None = request.scope.get("key")
     return key or (request.client.host if request.client else None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Set
 from typing import Any
 
 import httpx2
@@ -102,15 +102,16 @@ class Gateway:
         Raises:
             UpstreamDown: there is none.
         """
-        headers = [(key, value) for key, value in request.scope["headers"] if key not in self._not_sent_on]
+        headers = _passed_on(request.scope["headers"], self._not_sent_on)
         headers.append((b"x-request-id", str(request.scope["log"]["request"]).encode()))
         content: bytes | AsyncIterable[bytes] | None = body
         if body is None and any(
             key in (b"content-length", b"transfer-encoding") for key, _ in request.scope["headers"]
         ):
             content = request.stream()
-        target = self._url.copy_with(raw_path=_target(request.scope))
-        sent = httpx2.Request(request.method, target, headers=headers, content=content)
+        # As it was sent: a URL would be put into its normal form, and `/x/../api/pull` would become another path.
+        exact = {"target": _target(request.scope)}
+        sent = httpx2.Request(request.method, self._url, headers=headers, content=content, extensions=exact)
         request.scope["log"]["upstream"] = str(self._url.netloc, "ascii")
         try:
             return _Relayed(await self._client.send(sent, stream=True))
@@ -150,14 +151,18 @@ class Gateway:
         async def answer(request: Request) -> Response:
             mine = orjson.loads(bytes((await here(request)).body))
             known = {entry[identity].lower() for entry in mine[key]}
-            mine[key] += [entry for entry in await self._listed(request, key) if entry[identity].lower() not in known]
+            for entry in await self._listed(request, key):
+                if isinstance(entry, dict) and str(entry.get(identity)).lower() not in known:
+                    mine[key].append(entry)
             return JSONResponse(mine)
 
         return answer
 
-    async def _listed(self, request: Request, key: str) -> list[dict[str, Any]]:
+    async def _listed(self, request: Request, key: str) -> list[Any]:
+        allowed = [header for header in request.scope["headers"] if header[0] == b"authorization"]
         try:
-            reply = await self._client.get(self._url.copy_with(raw_path=_target(request.scope)), timeout=5)
+            url, headers = self._url.copy_with(path=request.url.path), _passed_on(allowed, self._not_sent_on)
+            reply = await self._client.get(url, headers=headers, timeout=5)
             return list(reply.raise_for_status().json()[key] or [])
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             log.warning("the upstream lists no models", extra={"fields": {"error": type(error).__name__}})
@@ -181,7 +186,9 @@ class _Relayed(Response):
     def __init__(self, reply: httpx2.Response) -> None:
         super().__init__(status_code=reply.status_code)
         self._reply = reply
-        self.raw_headers = [(k.lower(), v) for k, v in reply.headers.raw if k.lower() not in _NOT_BROUGHT_BACK]
+        # An answer without a body may tell the length that it would have.
+        kept_back = _NOT_BROUGHT_BACK | ({b"content-length"} if reply.status_code in (204, 304) else set())
+        self.raw_headers = _passed_on(reply.headers.raw, kept_back)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """ASGI."""
@@ -209,6 +216,13 @@ class _Relayed(Response):
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _passed_on(headers: Iterable[tuple[bytes, bytes]], not_these: Set[bytes]) -> list[tuple[bytes, bytes]]:
+    """Headers without ``not_these``, and without those that Connection says are of one connection only."""
+    lower = [(key.lower(), value) for key, value in headers]
+    named = {name.strip().lower() for key, value in lower if key == b"connection" for name in value.split(b",")}
+    return [(key, value) for key, value in lower if key not in not_these and key not in named]
 
 
 def _target(scope: Mapping[str, Any]) -> bytes:

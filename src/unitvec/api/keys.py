@@ -71,8 +71,9 @@ class KeyMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if sent_key(headers.get("authorization", "")) in self._keys:
-            scope["key_checked"] = True
+        key = sent_key(headers.get("authorization", ""))
+        if key in self._keys:
+            scope["key"] = _digest(key)
             await self._app(scope, receive, send)
             return
         answer = error_response(scope["path"], Unauthorized("this server needs a key: Authorization: Bearer KEY"))

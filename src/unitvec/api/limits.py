@@ -9,9 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitvec.api.answers import error_response
-from unitvec.errors import TextTooLong, UnitvecError
+from unitvec.errors import Overloaded, TextTooLong, UnitvecError
 
 _UPLOADS = "/api/blobs/"  # whole model files: they go to disk as they come, and have limits of their own
+_SMALL = 64 << 10  # bytes of a body that is always taken: all connections' together are not many
 
 
 class TooLarge(UnitvecError):
@@ -26,6 +27,7 @@ class Limits:
 
     Attributes:
         body: bytes of a request's body.
+        bodies: bytes of all bodies over 64 KiB that are held at a time.
         texts: texts of a request.
         characters: characters of a text, tokens of one that is sent as token ids.
         header: bytes of a request's line and headers together.
@@ -35,6 +37,7 @@ class Limits:
     """
 
     body: int = 64 << 20
+    bodies: int = 256 << 20
     texts: int = 16_384
     characters: int = 1_000_000
     header: int = 64 << 10
@@ -56,33 +59,55 @@ class Limits:
 
 
 class LimitMiddleware:
-    """Answers 413 to a body over the limit, as soon as its length is told or its bytes have come."""
+    """Answers 413 to a body over the limit, as soon as its length is told or its bytes have come.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    Bytes of large bodies are counted as they come, not as they are announced: who announces much and
+    sends nothing takes no room from others. While too many are held, the next large body is answered 503.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
-        self._limit = limit
+        self._limits = limits
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http" or scope["path"].startswith(_UPLOADS):
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope).get("content-length", "")
-        if told.isdigit() and int(told) > self._limit:
-            await error_response(scope["path"], self._refusal())(scope, receive, send)
+        length = _length(scope)
+        if length is not None and length <= _SMALL:  # the parser cuts it there
+            await self._app(scope, receive, send)
+            return
+        if length is not None and length > self._limits.body:
+            await error_response(scope["path"], self._too_large())(scope, receive, send)
             return
         came = 0
 
         async def receive_counted() -> Message:
             nonlocal came
             message = await receive()
-            came += len(message.get("body", b""))
-            if came > self._limit:
-                raise self._refusal()
+            size = len(message.get("body", b""))
+            came += size
+            self._held += size
+            if came > self._limits.body:
+                raise self._too_large()
+            if came > _SMALL and self._held > self._limits.bodies:
+                raise Overloaded("too many large requests are being answered, please try again")
             return message
 
-        # A body of known length within the limit needs no counting: the parser cuts it there.
-        await self._app(scope, receive if told else receive_counted, send)
+        try:
+            await self._app(scope, receive_counted, send)
+        finally:
+            self._held -= came
 
-    def _refusal(self) -> TooLarge:
-        return TooLarge(f"the request body is over the limit of {self._limit >> 20} MiB")
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the request body is over the limit of {self._limits.body >> 20} MiB")
+
+
+def _length(scope: Scope) -> int | None:
+    """Bytes of a request's body; None where it comes in chunks. The parser has seen to it that it is a number."""
+    headers = Headers(scope=scope)
+    if "transfer-encoding" in headers:
+        return None
+    return int(headers.get("content-length", "0"))

@@ -71,14 +71,16 @@ class OllamaAPI:
         )
         if not asked.texts:  # Ollama leaves counters out that are nil
             return JSONResponse({"model": asked.model, "embeddings": []})
-        fields = {
-            "model": asked.model,
-            "embeddings": answer.vectors,
+        told = {
             "total_duration": time.perf_counter_ns() - began,
             "load_duration": answer.load_nanoseconds,
             "prompt_eval_count": answer.tokens,
         }
-        return self._calls.write(fields)
+        return await self._calls.write(
+            answer.vectors,
+            answer.vectors.__getitem__,
+            lambda rows: {"model": asked.model, "embeddings": rows, **told},
+        )
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /api/embeddings``, the older form."""
@@ -92,7 +94,7 @@ class OllamaAPI:
             context=asked.context,
             keep_alive=asked.keep_alive,
         )
-        return self._calls.write({"embedding": answer.vectors[0] if asked.prompt else []})
+        return JSONResponse({"embedding": answer.vectors[0] if asked.prompt else []})
 
     async def tags(self, _: Request) -> Response:
         """``GET /api/tags``."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from unitvec.api.answers import JSONResponse
@@ -99,17 +100,21 @@ class OpenAIAPI:
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
         ]
 
-    async def embeddings(self, request: Request) -> JSONResponse:
+    async def embeddings(self, request: Request) -> Response:
         """``POST /v1/embeddings``."""
         asked = await self._calls.read(request, EmbeddingsRequest.parse)
         answer = await self._calls.embed(request, asked.model, asked.name, asked.texts, dimensions=asked.dimensions)
+        vectors = answer.vectors
         encode = as_base64 if asked.base64 else lambda vector: vector
-        data = [
-            {"object": "embedding", "embedding": encode(vector), "index": index}
-            for index, vector in enumerate(answer.vectors)
-        ]
+
+        def rows(part: slice) -> list[dict[str, Any]]:
+            some = range(len(vectors))[part]
+            return [{"object": "embedding", "embedding": encode(vectors[index]), "index": index} for index in some]
+
         usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-        return self._calls.write({"object": "list", "data": data, "model": asked.model, "usage": usage}, _JSON)
+        return await self._calls.write(
+            vectors, rows, lambda data: {"object": "list", "data": data, "model": asked.model, "usage": usage}, _JSON
+        )
 
     async def models(self, _: Request) -> JSONResponse:
         """``GET /v1/models``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unitvec.api.answers import error_response
@@ -25,9 +27,10 @@ class ReadOnlyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        path = scope.get("path", "")
+        # In its normal form: what an upstream makes of `//api/./pull` is its own affair.
+        path = normpath("/" + scope.get("path", "").lstrip("/"))
         upload = path.startswith(_UPLOADS) and scope["method"] not in ("GET", "HEAD")
-        if scope["type"] == "http" and (path.rstrip("/") in _CHANGING or upload):
+        if scope["type"] == "http" and (path in _CHANGING or upload):
             answer = error_response(path, ReadOnly("this server is read-only: its models cannot be changed over HTTP"))
             await answer(scope, receive, send)
         else:

@@ -13,8 +13,13 @@ from unitvec.api.values import check_options, integer_option, parse_keep_alive, 
 from unitvec.errors import InvalidRequest, ModelNotFound
 from unitvec.store.name import Name
 
-_SMALL = 64 << 10  # bytes of a body
-_MOST_FIELDS = 1_000  # in a body that is not small, before it is made into objects
+# Bounds on a large body's structure: as objects it takes up to thirty times its bytes, and seconds.
+_SMALL = 64 << 10  # bytes of a body that is not looked at
+_FEW = 50_000  # characters that may be structure: too few to matter
+_MOST_FIELDS = 1_000
+_MOST_VALUES = 1_000_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?', re.DOTALL)  # possessive: one pass, whether it is closed or not
+_GZIP = b"\x1f\x8b"
 _HALF = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -27,9 +32,9 @@ def decode(body: bytes) -> dict[str, Any]:
     """
     if not body.strip():
         raise InvalidRequest("missing request body")
-    # Quotes within a string are escaped, so this counts no more than there are names of fields.
-    if len(body) > _SMALL and body.count(b'":') - body.count(b'\\":') > _MOST_FIELDS:
-        raise InvalidRequest(f"the request has more than {_MOST_FIELDS} fields")
+    if body.startswith(_GZIP):
+        raise InvalidRequest("the request body is compressed: send it as it is")
+    _check_structure(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -41,6 +46,19 @@ def decode(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest(f"the request body must be a JSON object, not {type_name(value)}")
     return {key.lower(): item for key, item in value.items()}
+
+
+def _check_structure(body: bytes) -> None:
+    if len(body) <= _SMALL or sum(map(body.count, (b",", b":", b"[", b"{"))) <= _FEW:
+        return
+    # Quotes within a string are escaped, so this counts each string once or twice.
+    if body.count(b'"') - body.count(b'\\"') <= 2 * _MOST_VALUES:
+        bare = _STRING.sub(b"", body)
+        if bare.count(b":") > _MOST_FIELDS:
+            raise InvalidRequest(f"the request has more than {_MOST_FIELDS} fields")
+        if sum(map(bare.count, (b",", b"[", b"{"))) <= _MOST_VALUES:
+            return
+    raise InvalidRequest(f"the request has more than {_MOST_VALUES} values: send several requests")
 
 
 def _decode_surrogates(body: bytes) -> Any:

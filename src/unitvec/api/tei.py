@@ -54,7 +54,7 @@ class TeiAPI:
             Route("/health", self.health, methods=["GET"]),
         ]
 
-    async def embed(self, request: Request) -> JSONResponse:
+    async def embed(self, request: Request) -> Response:
         """``POST /embed``."""
         try:
             fields = decode(await request.body())
@@ -75,7 +75,10 @@ class TeiAPI:
             raise TooLong(error.message) from None
         except InvalidRequest as error:
             raise Unprocessable(error.message) from None
-        return self._calls.write(answer.vectors, {"Content-Type": "application/json"})
+        vectors = answer.vectors
+        return await self._calls.write(
+            vectors, vectors.__getitem__, lambda rows: rows, {"Content-Type": "application/json"}
+        )
 
     async def info(self, _: Request) -> JSONResponse:
         """``GET /info``."""

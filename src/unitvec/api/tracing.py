@@ -1,11 +1,13 @@
-"""OpenTelemetry traces: one span a request, part of the caller's trace where he has one. Needs ``unitvec[traces]``.
+"""OpenTelemetry traces: a span a request, part of the caller's trace where he has one, and in it one for each step.
 
-Where they go is told by OpenTelemetry's own variables: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ...
+The steps of embedding are parse, load, tokenize, run (the wait for its turn included) and write. It needs
+``unitvec[traces]``. OpenTelemetry's own variables tell where spans go: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -16,6 +18,8 @@ from unitvec.errors import UnitvecError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+    from unitvec.serving.service import Step
 
 _FIELDS = ("request", "model", "texts", "tokens", "upstream")  # what a handler notes; never a text or a key
 
@@ -63,6 +67,7 @@ class TraceMiddleware:
 
             async def send_noted(message: Message) -> None:
                 if message["type"] == "http.response.start":
+                    self._steps(scope.get("steps", []))
                     span.set_attribute("http.response.status_code", message["status"])
                     if message["status"] >= 500:
                         span.set_status(trace.StatusCode.ERROR)
@@ -73,3 +78,12 @@ class TraceMiddleware:
             for key in _FIELDS:
                 if key in scope["log"]:
                     span.set_attribute(f"unitvec.{key}", scope["log"][key])
+
+    def _steps(self, steps: list[Step]) -> None:
+        """Spans of what is done by now: all that follows the last step was writing the answer."""
+        now = time.perf_counter_ns()
+        since_1970 = time.time_ns() - now
+        if len(steps) > 1:
+            steps = [*steps, ("write", steps[-1][2], now)]
+        for name, began, ended in steps:
+            self._tracer.start_span(name, start_time=since_1970 + began).end(since_1970 + ended)

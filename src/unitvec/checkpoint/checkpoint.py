@@ -65,7 +65,7 @@ class Checkpoint:
         context_length: the most tokens the model can take in, special ones included.
         details: for people.
         model_info: the container's metadata under GGUF's names (``general.architecture``, ...).
-        max_length: where its makers cut texts, when that is shorter than the context (``max_seq_length``).
+        max_length: where its makers cut texts (sentence-transformers' ``max_seq_length``); None where they do not say.
         tensor_list: name, type and shape of each tensor as ``/api/show`` lists them.
     """
 

@@ -160,7 +160,7 @@ class _Reader:
 
     def tensors(self, count: int, alignment: Any) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise _Damage(f"an alignment of {alignment!r}")
+            raise _Damage(f"general.alignment is {alignment if isinstance(alignment, int) else 'no number'}")
         directory: dict[str, tuple[tuple[int, ...], Format, int]] = {}
         for _ in range(count):
             name = self.text()

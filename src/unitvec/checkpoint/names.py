@@ -57,3 +57,12 @@ def translate(name: str, table: dict[str, str]) -> str | None:
     number = layer[1] if layer else ""
     known = table.get(stem.replace(f"blk.{number}.", "blk.{}.", 1) if layer else stem)
     return f"{known.format(number)}.{kind}" if known and kind in ("weight", "bias") else None
+
+
+def original(name: str, table: dict[str, str]) -> str:
+    """What GGUF calls the checkpoint's parameter ``name``."""
+    stem, _, kind = name.rpartition(".")
+    for theirs, ours in table.items():
+        if match := re.fullmatch(re.escape(ours).replace(r"\{\}", r"(\d+)"), stem):
+            return f"{theirs.format(*match.groups())}.{kind}"
+    return name

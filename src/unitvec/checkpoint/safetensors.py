@@ -41,11 +41,12 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
             kind = np.dtype(_DTYPES[dtype])
-            whole = 0 <= begin <= end <= len(data) - start and end - begin == math.prod(shape) * kind.itemsize
+            if not isinstance(begin, int) or not isinstance(end, int) or min(shape, default=0) < 0:
+                raise ValueError
         except (KeyError, TypeError, ValueError):
-            raise InvalidCheckpoint(f"damaged weights file {path}: tensor {name!r} is not described") from None
-        if not whole or min(shape, default=0) < 0:
-            raise InvalidCheckpoint(f"damaged weights file {path}: tensor {name!r} lies outside the file")
+            raise InvalidCheckpoint(f"damaged weights file {path}: tensor {name[:80]!r} is not described") from None
+        if not 0 <= begin <= end <= len(data) - start or end - begin != math.prod(shape) * kind.itemsize:
+            raise InvalidCheckpoint(f"damaged weights file {path}: tensor {name[:80]!r} lies outside the file")
         tensors[name] = data[start + begin : start + end].view(kind).reshape(shape)
         dtypes[name] = dtype
     return tensors, dtypes

@@ -19,7 +19,7 @@ class Client:
     """A server's API. Every method raises UnitvecError with what the server answers, or that nobody does."""
 
     def __init__(self, address: config.Address) -> None:
-        key = os.environ.get("UNITVEC_API_KEY", "").split(",")[0].strip()
+        key = next(iter(os.environ.get("UNITVEC_API_KEY", "").split()), "")  # a server may have several
         self._client = httpx.Client(
             base_url=address.reachable,
             timeout=httpx.Timeout(None, connect=5.0),

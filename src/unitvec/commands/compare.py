@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from unitvec.commands.setting import setting
 from unitvec.errors import UnitvecError
 
 if TYPE_CHECKING:
@@ -194,15 +195,8 @@ def compare(there: Endpoint, here: Endpoint, model: str, texts: Sequence[str], b
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", default="all-minilm", show_default=True, help="What both call the model.")
 @click.option("--model-there", help="What URL calls it, where that is something else.")
-@click.option(
-    "--here",
-    envvar="OLLAMA_HOST",
-    default="127.0.0.1:11434",
-    show_envvar=True,
-    show_default=True,
-    help="Where unitvec listens.",
-)
-@click.option("--api-key", envvar="UNITVEC_API_KEY", show_envvar=True, help="unitvec's key.")
+@setting("--here", "OLLAMA_HOST", "Where unitvec listens.", default="127.0.0.1:11434")
+@setting("--api-key", "UNITVEC_API_KEY", "unitvec's key.")
 @click.option("--api-key-there", help="The key of URL.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Texts of a request.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
@@ -225,7 +219,7 @@ def command(
     from unitvec import config
 
     texts = TEXTS if file is None else _lines(file)
-    ours = Endpoint(config.Address.parse(here).reachable, model, api_key)
+    ours = Endpoint(config.Address.parse(here).reachable, model, api_key and api_key.split()[0])
     found = compare(Endpoint(url, model_there or model, api_key_there), ours, model, texts, batch)
     click.echo(orjson.dumps(asdict(found)).decode() if as_json else _told(found, url))
 

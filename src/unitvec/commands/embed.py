@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
 import orjson
 
+from unitvec.commands.bulk_options import asks_for_files, bulk_options, embed_files
 from unitvec.commands.progress import reporter
 from unitvec.errors import InvalidRequest
 from unitvec.models.config import Dtype
@@ -25,9 +26,8 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     "--format",
     "form",
     type=click.Choice(["json", "plain", "npy"]),
-    default="json",
-    show_default=True,
-    help="json: one array a line. plain: numbers with spaces between. npy: one float32 array [texts, width].",
+    help="json: one array a line. plain: numbers with spaces between. npy: one float32 array [texts, width].  "
+    "[default: json]",
 )
 @click.option("--dimensions", type=int, default=0, help="Cut vectors to this length and renormalize.")
 @click.option(
@@ -37,20 +37,32 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     help="Cut texts that are longer than the context, or refuse them.",
 )
 @click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
-@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="What it computes in.  [default: the model's]")
+@click.option("--compute", type=click.Choice(get_args(Dtype)), help="What to compute in.  [default: the model's own]")
+@bulk_options
 def command(
     model: str,
     texts: tuple[str, ...],
-    form: str,
+    form: str | None,
     dimensions: int,
     truncate: bool,
     context_length: int | None,
-    dtype: Dtype | None,
-) -> None:
+    compute: Dtype | None,
+    **bulk: Any,
+) -> int:
     """Embed TEXTS, or the lines of standard input where there are none, in this process.
 
     Vectors go to standard output in the order of the texts.
+
+    With --input and --output, embed files of any size. A run that was ended goes on when it is called again.
+    The exit status is 3 where some rows could not be embedded.
     """
+    if asks_for_files(bulk):
+        if texts or form:
+            raise click.UsageError("with --input there are no texts as arguments, and --output's name says the format")
+        if compute:
+            raise click.UsageError("--compute is not for files: they are embedded in the model's own way")
+        return embed_files(model, dimensions, truncate, context_length, bulk)
+    form = form or "json"
     if sys.stdout is None:
         raise click.UsageError("standard output is closed")
     if form == "npy" and sys.stdout.isatty():
@@ -60,7 +72,7 @@ def command(
     from unitvec.local import Model
 
     with reporter() as report:
-        loaded = Model(model, dtype=dtype, report=report)
+        loaded = Model(model, dtype=compute, report=report)
     out = sys.stdout.buffer
     parts = []
     with loaded:
@@ -76,6 +88,7 @@ def command(
         if form == "npy":
             empty = np.empty((0, loaded.width), np.float32)
             np.save(out, np.concatenate(parts) if parts else empty)
+    return 0
 
 
 def _utf8(argument: str, number: int) -> str:

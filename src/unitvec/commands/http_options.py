@@ -9,104 +9,91 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unitvec.commands.setting import setting
+
 if TYPE_CHECKING:
     from unitvec.api.app import Door
     from unitvec.api.limits import Limits
+    from unitvec.config import Address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+
+def _no_empty_key(ctx: click.Context, parameter: click.Parameter, keys: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG001
+    if not all(key.strip() for key in keys):  # of a variable that is not set, say: it would let everybody in
+        raise click.BadParameter("it is empty")
+    return keys
+
+
 _OPTIONS = [
-    click.option(
+    setting(
         "--origins",
-        envvar="OLLAMA_ORIGINS",
+        "OLLAMA_ORIGINS",
+        "Browser origins to let in besides local ones, separated by commas; * stands for anything.",
         default="",
-        show_envvar=True,
-        help="Browser origins to let in besides local ones, separated by commas; * stands for anything.",
     ),
-    click.option(
+    setting(
         "--api-key",
-        "api_keys",
-        envvar="UNITVEC_API_KEY",
+        "UNITVEC_API_KEY",
+        "A key that callers must send; may be given several times (in the environment: separated by spaces).",
         multiple=True,
-        show_envvar=True,
-        help="A key that callers must send; may be given several times (in the environment: separated by spaces).",
+        callback=_no_empty_key,
     ),
-    click.option(
+    setting(
         "--api-key-file",
-        envvar="UNITVEC_API_KEY_FILE",
+        "UNITVEC_API_KEY_FILE",
+        "Keys, one a line; empty lines and those that begin with # are skipped.",
         type=_FILE,
-        show_envvar=True,
-        help="Keys, one a line; empty lines and those that begin with # are skipped.",
     ),
-    click.option(
+    setting(
         "--read-only",
-        envvar="UNITVEC_READ_ONLY",
+        "UNITVEC_READ_ONLY",
+        "Refuse to pull, push, create, copy and delete models over HTTP.",
         is_flag=True,
-        show_envvar=True,
-        help="Refuse to pull, push, create, copy and delete models over HTTP.",
     ),
-    click.option("--tls-cert", envvar="UNITVEC_TLS_CERT", type=_FILE, show_envvar=True, help="Certificates, PEM."),
-    click.option("--tls-key", envvar="UNITVEC_TLS_KEY", type=_FILE, show_envvar=True, help="Their key, PEM."),
-    click.option(
+    setting("--tls-cert", "UNITVEC_TLS_CERT", "Certificates, PEM.", type=_FILE),
+    setting("--tls-key", "UNITVEC_TLS_KEY", "Their key, PEM.", type=_FILE),
+    setting(
         "--upstream",
-        envvar="UNITVEC_UPSTREAM",
+        "UNITVEC_UPSTREAM",
+        "Pass what cannot be answered here through to another server, such as an Ollama on another port.",
         metavar="URL",
-        show_envvar=True,
-        help="Pass what cannot be answered here through to another server, such as an Ollama on another port.",
     ),
-    click.option(
-        "--max-body",
-        envvar="UNITVEC_MAX_BODY",
+    setting("--max-body", "UNITVEC_MAX_BODY", "MiB of a request's body.", type=click.IntRange(min=1), default=64),
+    setting(
+        "--max-bodies",
+        "UNITVEC_MAX_BODIES",
+        "MiB of the bodies over 64 KiB of all requests at a time.",
         type=click.IntRange(min=1),
-        default=64,
-        show_envvar=True,
-        show_default=True,
-        help="MiB of a request's body.",
+        default=256,
     ),
-    click.option(
-        "--max-texts",
-        envvar="UNITVEC_MAX_TEXTS",
-        type=click.IntRange(min=1),
-        default=16_384,
-        show_envvar=True,
-        show_default=True,
-        help="Texts of a request.",
+    setting(
+        "--max-texts", "UNITVEC_MAX_TEXTS", "Texts of a request.", type=click.IntRange(1, 1_000_000), default=16_384
     ),
-    click.option(
+    setting(
         "--max-text-length",
-        envvar="UNITVEC_MAX_TEXT_LENGTH",
+        "UNITVEC_MAX_TEXT_LENGTH",
+        "Characters of a text.",
         type=click.IntRange(min=1),
         default=1_000_000,
-        show_envvar=True,
-        show_default=True,
-        help="Characters of a text.",
     ),
-    click.option(
-        "--max-connections",
-        envvar="UNITVEC_MAX_CONNECTIONS",
-        type=click.IntRange(min=1),
-        default=2_048,
-        show_envvar=True,
-        show_default=True,
-        help="Open connections.",
+    setting(
+        "--max-connections", "UNITVEC_MAX_CONNECTIONS", "Open connections.", type=click.IntRange(min=1), default=2_048
     ),
-    click.option(
+    setting(
         "--patience",
-        envvar="UNITVEC_PATIENCE",
+        "UNITVEC_PATIENCE",
+        "Seconds in which a request that is arriving must bring 1 KiB or be whole.",
         type=click.FloatRange(min=0.1),
         default=10.0,
-        show_envvar=True,
-        show_default=True,
-        help="Seconds in which a request that is arriving must bring 1 KiB or be whole.",
     ),
-    click.option(
+    setting(
         "--traces",
-        envvar="UNITVEC_TRACES",
+        "UNITVEC_TRACES",
+        "Send OpenTelemetry traces, where OTEL_EXPORTER_OTLP_ENDPOINT says; needs unitvec[traces].",
         is_flag=True,
-        show_envvar=True,
-        help="Send OpenTelemetry traces, where OTEL_EXPORTER_OTLP_ENDPOINT says; needs unitvec[traces].",
     ),
 ]
 
@@ -131,18 +118,25 @@ def door(options: dict[str, Any], *, loopback: bool) -> Door:
     return Door(
         origins=tuple(options["origins"].split(",")),
         check_host=loopback,
-        keys=Keys([*options["api_keys"], *_keys_of(options["api_key_file"])]),
+        keys=Keys([*options["api_key"], *_keys_of(options["api_key_file"])]),
         limits=_limits(options),
         read_only=options["read_only"],
     )
 
 
-def tls(options: dict[str, Any]) -> tuple[Path, Path] | None:
-    """Certificate and key, None for plain HTTP."""
+def tls(options: dict[str, Any], address: Address) -> tuple[Path, Path] | None:
+    """Certificate and key, None for plain HTTP.
+
+    Args:
+        options: as click gives them.
+        address: where the server listens; https asks for a certificate.
+    """
     pair = options["tls_cert"], options["tls_key"]
     if any(pair) and not all(pair):
         raise click.UsageError("--tls-cert and --tls-key go together")
     if not all(pair):
+        if address.scheme == "https":
+            raise click.UsageError("https in --host (or OLLAMA_HOST) needs --tls-cert and --tls-key")
         return None
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*pair)
@@ -156,6 +150,7 @@ def _limits(options: dict[str, Any]) -> Limits:
 
     return Limits(
         body=options["max_body"] << 20,
+        bodies=options["max_bodies"] << 20,
         texts=options["max_texts"],
         characters=options["max_text_length"],
         connections=options["max_connections"],

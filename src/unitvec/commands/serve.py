@@ -16,6 +16,7 @@ from unitvec import config, logs
 from unitvec.api.values import parse_duration
 from unitvec.commands.http_options import door, http_options, tls
 from unitvec.commands.progress import reporter
+from unitvec.commands.setting import setting
 from unitvec.errors import InvalidRequest
 from unitvec.models.config import Dtype
 from unitvec.store.name import Name
@@ -50,119 +51,88 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "--host",
-    envvar="OLLAMA_HOST",
-    default="127.0.0.1:11434",
-    show_envvar=True,
-    show_default=True,
-    help="Address to listen on: HOST, HOST:PORT or :PORT.",
-)
-@click.option(
+@setting("--host", "OLLAMA_HOST", "Address to listen on: HOST, HOST:PORT or :PORT.", default="127.0.0.1:11434")
+@setting(
     "--keep-alive",
-    envvar="OLLAMA_KEEP_ALIVE",
+    "OLLAMA_KEEP_ALIVE",
+    "How long a model that was asked for stays in memory; -1 is for ever.",
     default="5m",
     callback=_seconds,
-    show_envvar=True,
-    show_default=True,
-    help="How long a model that was asked for stays in memory; -1 is for ever.",
 )
-@click.option(
+@setting(
     "--context-length",
-    envvar="OLLAMA_CONTEXT_LENGTH",
+    "OLLAMA_CONTEXT_LENGTH",
+    "Tokens that a text is cut to where neither request nor model says; 0 for the default.",
     type=click.IntRange(min=0),
     default=config.DEFAULT_CONTEXT,
-    show_envvar=True,
-    show_default=True,
-    help="Tokens that a text is cut to where neither request nor model says; 0 for the default.",
 )
-@click.option(
+@setting(
     "--max-queue",
-    envvar="OLLAMA_MAX_QUEUE",
+    "OLLAMA_MAX_QUEUE",
+    "Requests that may wait before the next is answered 503; 0 for the default.",
     type=click.IntRange(min=0),
     default=DEFAULT_QUEUE,
-    show_envvar=True,
-    show_default=True,
-    help="Requests that may wait before the next is answered 503; 0 for the default.",
 )
-@click.option(
+@setting(
     "--max-queue-tokens",
-    envvar="UNITVEC_MAX_QUEUE_TOKENS",
+    "UNITVEC_MAX_QUEUE_TOKENS",
+    "Tokens that may wait before the next request is answered 503.",
     type=click.IntRange(min=1),
     default=4_000_000,
-    show_envvar=True,
-    show_default=True,
-    help="Tokens that may wait before the next request is answered 503.",
 )
-@click.option(
+@setting(
     "--max-loaded-models",
-    envvar="OLLAMA_MAX_LOADED_MODELS",
+    "OLLAMA_MAX_LOADED_MODELS",
+    "Models in memory at a time; 0 for as many as fit.",
     type=click.IntRange(min=0),
     default=0,
-    show_envvar=True,
-    help="Models in memory at a time; 0 for as many as fit.  [default: 0]",
 )
-@click.option(
+@setting(
     "--memory",
-    envvar="UNITVEC_MEMORY",
+    "UNITVEC_MEMORY",
+    "Memory for models, such as 4G; texts that run have the rest.  [default: 80 % of what this process may use]",
     callback=_bytes,
-    show_envvar=True,
-    help="Memory for models, such as 4G.  [default: 80 % of what this process may use]",
 )
-@click.option(
+@setting(
     "--auto-pull",
-    envvar="UNITVEC_AUTO_PULL",
+    "UNITVEC_AUTO_PULL",
+    "Pull a model that is asked for and not at hand, instead of answering 404.",
     is_flag=True,
-    show_envvar=True,
-    help="Pull a model that is asked for and not at hand, instead of answering 404.",
 )
-@click.option(
+@setting(
     "--cache-mb",
-    envvar="UNITVEC_CACHE_MB",
+    "UNITVEC_CACHE_MB",
+    "Memory for finished vectors, in MiB: a text that was embedded before is not run again.",
     type=click.IntRange(min=0),
     default=0,
-    show_envvar=True,
-    show_default=True,
-    help="Memory for finished vectors, in MiB: a text that was embedded before is not run again.",
 )
-@click.option(
+@setting(
     "--threads",
-    envvar="UNITVEC_THREADS",
+    "UNITVEC_THREADS",
+    "Cores of each micro-batch; a text that is alone gets more.  [default: cores / workers]",
     type=click.IntRange(1, 256),
-    show_envvar=True,
-    help="Cores that one micro-batch uses.  [default: all, at most 4]",
 )
-@click.option(
+@setting(
     "--workers",
-    envvar="UNITVEC_WORKERS",
+    "UNITVEC_WORKERS",
+    "Micro-batches that run at a time.  [default: cores / threads, else one a core, at most 8]",
     type=click.IntRange(1, 256),
-    show_envvar=True,
-    help="Micro-batches that run at a time.  [default: cores / threads]",
 )
-@click.option(
+@setting(
     "--dtype",
-    envvar="UNITVEC_DTYPE",
+    "UNITVEC_DTYPE",
+    "What models compute in: int8 is faster, docs/int8.md says at what price.  [default: each model's own]",
     type=click.Choice(get_args(Dtype)),
-    show_envvar=True,
-    help="What models compute in: int8 is faster, docs/int8.md says at what price.  [default: each model's own]",
 )
-@click.option(
+@setting(
     "--log-level",
-    envvar="UNITVEC_LOG_LEVEL",
+    "UNITVEC_LOG_LEVEL",
+    "What is worth a line on standard error.",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
-    show_envvar=True,
-    show_default=True,
-    help="What is worth a line on standard error.",
 )
-@click.option(
-    "--log-format",
-    envvar="UNITVEC_LOG_FORMAT",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_envvar=True,
-    show_default=True,
-    help="How those lines look.",
+@setting(
+    "--log-format", "UNITVEC_LOG_FORMAT", "How those lines look.", type=click.Choice(["text", "json"]), default="text"
 )
 @http_options
 def command(
@@ -193,8 +163,8 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server itself handles it
 
     wanted = [Name.parse(name) for name in names]
-    certificates = tls(http)
     address = config.Address.parse(host)
+    certificates = tls(http, address)
     if certificates:
         address = dataclasses.replace(address, scheme="https")
     socket = server.listen(address)  # before anything that takes long
@@ -207,7 +177,8 @@ def command(
     os.environ.setdefault(
         "RAYON_NUM_THREADS", str(cores)
     )  # the tokenizer's threads know nothing of a container's limit
-    each = threads or min(cores, 4)
+    each = threads or (-(-cores // workers) if workers else config.threads_each(cores))
+    for_models = int(0.8 * config.available_memory())
     settings = server.Settings(
         address=address,
         door=door(http, loopback=address.is_loopback),
@@ -219,7 +190,8 @@ def command(
         max_queue=max_queue or DEFAULT_QUEUE,
         max_queue_tokens=max_queue_tokens,
         max_models=max_loaded_models or config.UNBOUNDED,
-        max_bytes=memory or int(0.8 * config.available_memory()),
+        max_bytes=memory or for_models,
+        run_bytes=config.available_memory() - min(memory or for_models, for_models),
         auto_pull=auto_pull,
         cache_bytes=cache_mb << 20,
         threads=each,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from unitvec.models.config import BertConfig, ModelSpec
 
 SCORES = 64 << 20  # bytes that the attention scores of one block of queries may take
@@ -26,13 +24,18 @@ def block_size(spec: ModelSpec, texts: int, longest: int) -> int:
     return max(_SMALLEST_BLOCK, min(longest, SCORES // (4 * heads * texts * longest)))
 
 
-def footprint(spec: ModelSpec, lengths: Sequence[int]) -> int:
-    """About how many bytes a micro-batch of texts of these lengths takes while it runs, weights aside.
+def footprint(spec: ModelSpec, texts: int, longest: int, tokens: int) -> int:
+    """About how many bytes a micro-batch takes while it runs, weights aside.
 
     Attention is padded: it costs what as many texts of the longest's length would.
+
+    Args:
+        spec: the model.
+        texts: how many.
+        longest: tokens of the longest one.
+        tokens: of all of them together.
     """
     heads, queries, keys, width, inner = _shape(spec)
-    texts, longest, tokens = len(lengths), max(lengths), sum(lengths)
     padded = texts * longest
     scores = texts * min(block_size(spec, texts, longest), longest) * longest * (4 * heads + 16)
     # Keys and values are spread, and laid out anew head by head as the queries' results are.

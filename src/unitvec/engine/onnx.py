@@ -58,6 +58,7 @@ class Engine:
             must not change; they may be views into a memory-mapped file. Those of ``Tensors`` are the engine's own:
             their memory is given back where the session does not need it.
         threads: cores that one run uses.
+        spin: whether they wait for each other awake: faster by itself, a hindrance to whatever else wants the cores.
         cache_dir: where built graphs are kept between starts; None builds afresh.
 
     Attributes:
@@ -73,6 +74,7 @@ class Engine:
         tensors: Mapping[str, npt.NDArray[np.generic]],
         *,
         threads: int,
+        spin: bool = True,
         cache_dir: Path | None = None,
     ) -> None:
         self.spec = spec
@@ -85,15 +87,11 @@ class Engine:
         values = _values(pack(probe, multiple=self._multiple))
         self._stages: list[LoadedStage] = []
         for built in stages:
-            stage = LoadedStage(built, tensors, threads, alone=len(stages) == 1)
+            stage = LoadedStage(built, tensors, threads, spin=spin, alone=len(stages) == 1)
             self.resident_bytes += stage.settle(own, values)
             values |= stage.run(values, None)
             self._stages.append(stage)
             pages.trim()
-
-    def footprint(self, lengths: Sequence[int]) -> int:
-        """About how many bytes :meth:`run` takes for texts of these lengths in tokens, weights aside."""
-        return memory.footprint(self.spec, lengths)
 
     def run(self, texts: Sequence[Sequence[int] | IntArray]) -> FloatArray:
         """Embed one micro-batch.
@@ -105,8 +103,8 @@ class Engine:
             float32 [len(texts), embedding_length], one row a text, not yet of unit length.
         """
         lengths = [len(text) for text in texts]
-        options = _SHRINK if self.footprint(lengths) > _LARGE else None
         longest = -(-max(lengths) // self._multiple) * self._multiple
+        options = _SHRINK if memory.footprint(self.spec, len(texts), longest, sum(lengths)) > _LARGE else None
         block = memory.block_size(self.spec, len(texts), longest)
         values = _values(pack(texts, block, self._multiple))
         for number, stage in enumerate(self._stages):

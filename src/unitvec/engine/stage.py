@@ -24,13 +24,14 @@ class LoadedStage:
         built: its graph.
         tensors: weights by name, those of other stages may be among them.
         threads: cores that one run uses.
+        spin: whether they wait for each other awake.
         alone: whether there are no other stages.
 
     Raises:
         InvalidCheckpoint: ``tensors`` lacks a parameter of the stage, or has it in another shape or type.
     """
 
-    def __init__(self, built: graph.Stage, tensors: Weights, threads: int, *, alone: bool) -> None:
+    def __init__(self, built: graph.Stage, tensors: Weights, threads: int, *, spin: bool, alone: bool) -> None:
         self.built = built
         self.inputs = built.inputs
         self.weights = _bind(built, tensors)  # the session may read these arrays for as long as it lives
@@ -38,6 +39,8 @@ class LoadedStage:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors come as exceptions
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not alone:  # the next stage wants the cores at once
             options.add_session_config_entry("session.force_spinning_stop", "1")
         bound = [_ort_value(built.parameters[name][0], array) for name, array in self.weights.items()]

@@ -14,13 +14,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from unitvec.serving.turns import Turns
 
 Ids = tuple[int, ...]
+Cost = Callable[[Any, int, int, int], int]  # bytes for a model, texts, tokens of the longest, tokens in all
 
-# Attention takes time and memory for (texts x longest) places. Beyond so many for each token of a
-# micro-batch's limit, short texts do not ride with a long one.
+# Attention takes time for (texts x longest) places. Beyond so many for each token of a micro-batch's limit, short
+# texts do not ride with a long one.
 _MAX_PADDING = 4
 
 
@@ -92,11 +94,17 @@ class Request:
 
 @dataclass(eq=False)
 class MicroBatch:
-    """Texts of one model that run together."""
+    """Texts of one model that run together.
+
+    Attributes:
+        alone: it is one text, and nothing else runs or waits.
+    """
 
     model: Hashable
     texts: list[Text]
     tokens: int
+    alone: bool = False
+    bytes: int = 0
 
 
 def _has_no_part(busy: set[Request], most: float, request: Request) -> bool:
@@ -125,14 +133,30 @@ class Batcher:
     """All that waits, and what of it runs next.
 
     Args:
-        budget: seconds that a micro-batch may last while others wait.
-        alone: seconds that it may last when one request has the machine to itself.
+        budget: seconds that a micro-batch may last while some wait for much and others may want little.
+        equal: seconds that it may last when one request has the machine to itself, or none asks for more than a
+            micro-batch.
         seconds_per_token: the guess for a model that has not run yet.
+        lanes: micro-batches that run at a time.
+        cost: the memory that a micro-batch takes while it runs.
+        memory: bytes for all that runs at a time.
     """
 
-    def __init__(self, budget: float = 0.025, alone: float = 0.1, seconds_per_token: float = 150e-6) -> None:
+    def __init__(
+        self,
+        budget: float = 0.025,
+        equal: float = 0.075,
+        seconds_per_token: float = 150e-6,
+        *,
+        lanes: int = 1,
+        cost: Cost = lambda *_: 0,
+        memory: float = math.inf,
+    ) -> None:
+        self.cost = cost
+        self.memory = memory
         self.budget = budget
-        self.alone = alone
+        self._lanes = lanes
+        self.equal = equal
         self._guess = seconds_per_token
         self._models: dict[Hashable, _Model] = {}
         self._turns: Turns[Hashable] = Turns()
@@ -168,8 +192,14 @@ class Batcher:
         """
         if not self._turns:
             return None
-        seconds = self.alone if self.waiting_requests == 1 else self.budget
-        return self._form(self._turns.first(), seconds, lambda _: True, now)
+        key = self._turns.first()
+        limit = self.budget / self._models[key].seconds_per_token
+        # Where all ask for little, who is new waits no shorter for smaller micro-batches, and larger ones run faster.
+        equal = self.waiting_requests == 1 or self.waiting_tokens <= self.waiting_requests * limit
+        seconds = self.equal if equal else self.budget
+        # No lane takes so much of the last texts that the others have to wait for it.
+        share = (self.waiting_tokens + self.running_tokens) / self._lanes
+        return self._form(key, seconds, share, lambda _: True, now)
 
     def beside(self, now: float) -> MicroBatch | None:
         """A micro-batch to run beside what runs, which cannot be stopped and would keep others waiting for too long.
@@ -193,22 +223,31 @@ class Batcher:
         for key in self._turns:
             most = self.budget / 2 / self._models[key].seconds_per_token if quick else math.inf
             admitted = partial(_has_no_part, busy, most)
-            if (batch := self._form(key, self.budget, admitted, now)) is not None:
+            if (batch := self._form(key, self.budget, math.inf, admitted, now)) is not None:
                 return batch
         return None
 
-    def _form(self, key: Hashable, seconds: float, admits: Callable[[Request], bool], now: float) -> MicroBatch | None:
+    def _form(
+        self, key: Hashable, seconds: float, share: float, admits: Callable[[Request], bool], now: float
+    ) -> MicroBatch | None:
         model = self._models[key]
         limit = seconds / model.seconds_per_token
         batch, longest = MicroBatch(key, [], 0), 0
+        room = self.memory - sum(running.bytes for running in self._running)
         while (request := model.first(admits)) is not None:
             place, text = request.nearest(len(batch.texts[0].ids) if batch.texts else None)
             tokens = len(text.ids)
             longest = max(longest, tokens)
             if batch.texts and (
-                batch.tokens + tokens > limit or (len(batch.texts) + 1) * longest > _MAX_PADDING * limit
+                batch.tokens >= share
+                or batch.tokens + tokens > limit
+                or (len(batch.texts) + 1) * longest > _MAX_PADDING * limit
             ):
                 break
+            needed = self.cost(key, len(batch.texts) + 1, longest, batch.tokens + tokens)
+            if needed > room and (batch.texts or self._running):  # by itself it runs, or waits until it can be
+                break
+            batch.bytes = needed
             request.take(place)
             model.requests[request.client].charge(request, tokens)
             model.clients.charge(request.client, tokens)
@@ -221,7 +260,8 @@ class Batcher:
                     self._leave(claimant)
         if not batch.texts:
             return None
-        expected = batch.tokens * model.seconds_per_token
+        batch.alone = len(batch.texts) == 1 and not self._running and not self._turns
+        expected = batch.tokens * model.seconds_per_token / (self._lanes if batch.alone else 1)
         if key in self._turns:  # it may have left with its last text
             self._turns.charge(key, expected)
         self.waiting_tokens -= batch.tokens
@@ -239,6 +279,7 @@ class Batcher:
         if seconds is not None:
             # Longer runs tell more about what a token costs; one far over its time tells it at once.
             weight = min(0.7, 0.3 * seconds / self.budget)
+            seconds *= self._lanes if batch.alone else 1
             model.seconds_per_token += weight * (seconds / batch.tokens - model.seconds_per_token)
         rows: dict[Request, list[tuple[int, int]]] = {}
         for row, text in enumerate(batch.texts):

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from unitvec.engine.onnx import FloatArray
-from unitvec.errors import Overloaded, UnitvecError
+from unitvec.errors import InvalidRequest, Overloaded, UnitvecError
 from unitvec.serving.batcher import Batcher, Ids, MicroBatch, Request
 from unitvec.serving.counters import Counters
 
-Run = Callable[[Any, Sequence[Ids]], FloatArray]
+Run = Callable[[Any, Sequence[Ids], bool], FloatArray]
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's own words, both spaces
 
@@ -42,7 +42,8 @@ class Runner:
 
     Args:
         batcher: the scheduling rule; only the runner may touch it.
-        run: takes a model (as given to ``submit``) and token ids, gives float32 [texts, width].
+        run: takes a model (as given to ``submit``), token ids and whether nothing else runs; gives float32
+            [texts, width].
         workers: micro-batches that run at a time.
         max_requests: requests that may wait before the next is turned away.
         max_tokens: tokens that may wait; one request is let in whatever its size.
@@ -98,18 +99,23 @@ class Runner:
         Raises:
             Overloaded: too much waits already. A client that has less than its share of a full queue is still
                 let in, so that one cannot lock the others out.
+            InvalidRequest: a text is too long for the memory there is.
             UnitvecError: the runner is closed.
         """
         job = _Job(model, client, ids, width)
         if not ids:
             job.future.set_result(job.vectors)
             return job.future
+        longest = max(map(len, ids))
+        if (needed := self._batcher.cost(model, 1, longest, longest)) > self._batcher.memory:
+            raise InvalidRequest(
+                f"a text of {longest} tokens needs {_mebibytes(needed)} of memory to run and there are "
+                f"{_mebibytes(self._batcher.memory)}: cut it, or leave models less memory (unitvec serve --memory)"
+            )
         with self._changed:
             if self._closed:
                 raise UnitvecError("nothing runs here any more: closed")
-            if self._is_full(client, job.tokens):
-                self.counters.rejected += 1
-                raise Overloaded(BUSY)
+            self._admit(client, job.tokens)
             self.counters.requests += 1
             self._batcher.add(job)
             self._jobs[job] = None
@@ -117,6 +123,19 @@ class Runner:
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
+
+    def check(self, client: Hashable, tokens: int) -> None:
+        """Turn a request away before work is spent on it.
+
+        Args:
+            client: who asks.
+            tokens: at least so many will come.
+
+        Raises:
+            Overloaded: ``submit`` would raise it now.
+        """
+        with self._changed:
+            self._admit(client, tokens)
 
     def forget(self, model: Hashable) -> None:
         """A model has been unloaded."""
@@ -133,6 +152,11 @@ class Runner:
             job.future.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _admit(self, client: Hashable, tokens: int) -> None:
+        if self._is_full(client, tokens):
+            self.counters.rejected += 1
+            raise Overloaded(BUSY)
 
     def _is_full(self, client: Hashable, tokens: int) -> bool:
         requests, waiting = self.waiting
@@ -175,7 +199,7 @@ class Runner:
     def _run_batch(self, batch: MicroBatch) -> None:
         began = time.monotonic()
         try:
-            vectors = self._run(batch.model, [text.ids for text in batch.texts])
+            vectors = self._run(batch.model, [text.ids for text in batch.texts], batch.alone)
         except Exception as error:  # whatever it is, those who wait for it must hear of it
             self._fail(batch, error)
         else:
@@ -242,3 +266,7 @@ class Runner:
         else:
             self._free += 1
         return self._batcher.done(batch, seconds)
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / (1 << 20):.0f} MiB"

@@ -23,6 +23,9 @@ from unitvec.store.name import Name
 _INLINE_CHARACTERS = 2_000
 
 
+Step = tuple[str, int, int]
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """The answer to one request.
@@ -31,11 +34,13 @@ class Embeddings:
         vectors: float32 [texts, dimensions], each of unit length.
         tokens: how many tokens were run, special ones included.
         load_nanoseconds: how long the model took to be there.
+        steps: what was done: a name, begin and end on the clock of ``time.perf_counter_ns``.
     """
 
     vectors: FloatArray
     tokens: int
     load_nanoseconds: int
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass
@@ -83,12 +88,16 @@ class Service:
             ModelNotFound, InvalidCheckpoint, InvalidRequest, Overloaded: each with its message.
         """
         began = time.perf_counter_ns()
+        if texts and not self.cache.enabled:  # what is kept needs no place in the queue
+            self.runner.check(client, len(texts))
         async with self.pool.use(name, keep_alive) as resident:
             loaded = time.perf_counter_ns()
             ids = await self._encode(resident, texts, context, truncate) if texts else []
-            self.counters.tokenize_seconds += (time.perf_counter_ns() - loaded) / 1e9
+            encoded = time.perf_counter_ns()
+            self.counters.tokenize_seconds += (encoded - loaded) / 1e9
             vectors = await self._vectors(resident, ids, client)
-        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began)
+        steps = ("load", began, loaded), ("tokenize", loaded, encoded), ("run", encoded, time.perf_counter_ns())
+        return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began, steps)
 
     def context_of(self, resident: Resident, asked: int | None = None) -> int:
         """Tokens that a text for this model is cut to."""

@@ -35,10 +35,23 @@ def write(path: Path, data: bytes, *, durable: bool = True) -> None:
         OSError: as the file system has it; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    with replacing(path, durable=durable) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, within: Path | None = None, durable: bool = True) -> Iterator[IO[bytes]]:
+    """As ``write``, for what is written bit by bit; where that fails, nothing has changed.
+
+    Args:
+        path: where; its folder is there.
+        within: the folder, on the same file system, in which it grows; None for its own.
+        durable: see ``write``.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=within or path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that are found in a text before anything else is done to it
+_LONGEST_PIECE = 512  # characters; SentencePiece trains no longer ones
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible space
 
 # Where byte-level BPE cuts text into words, by ``tokenizer.ggml.pre``.
@@ -52,9 +53,18 @@ class _Vocabulary:
             raise ValueError(f"tokenizer.ggml.{name} is not an array of {len(self.tokens)} numbers")
         return values
 
+    def scores(self) -> np.ndarray[Any, Any]:
+        """float64 [tokens], a copy."""
+        scores = self.numbers("scores").astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise ValueError("tokenizer.ggml.scores has numbers that are not finite")
+        return scores
+
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.get(name)
-        return value if isinstance(value, bool) else default
+        if not isinstance(value, bool | None):
+            raise ValueError(f"tokenizer.ggml.{name} is {_shown(value)}")
+        return default if value is None else value
 
     def id_of(self, *names: str) -> int:
         """The first of the token ids under ``names`` that is there."""
@@ -148,7 +158,11 @@ def _wordpiece(vocabulary: _Vocabulary) -> Tokenizer:
             special.add(vocabulary.id_of(name))
     tokenizer.add_special_tokens([AddedToken(tokens[number], normalized=False) for number in sorted(special)])
     _add_special_tokens(tokenizer, vocabulary, tokens)
-    _frame(tokenizer, begin, end)
+    _frame(
+        tokenizer,
+        begin if vocabulary.flag("add_bos_token", default=True) else None,
+        end if vocabulary.flag("add_eos_token", default=True) else None,
+    )
     return tokenizer
 
 
@@ -159,6 +173,8 @@ def _merges(tokens: list[str], scores: np.ndarray[Any, Any]) -> list[tuple[str, 
     first. As a list these are all splits of all tokens into two others, by score; among equal ones those with the
     longer parts come first, as ``transformers`` orders them.
     """
+    if (longest := max(map(len, tokens))) > _LONGEST_PIECE:  # the work goes with the square of a token's length
+        raise ValueError(f"tokenizer.ggml.tokens has a token of {longest} characters")
     known = set(tokens)
     pieces: list[int] = []
     lefts: list[str] = []
@@ -177,9 +193,7 @@ def _merges(tokens: list[str], scores: np.ndarray[Any, Any]) -> list[tuple[str, 
 def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
     """SentencePiece's BPE, as Gemma has it."""
     tokens = list(vocabulary.tokens)
-    scores = vocabulary.numbers("scores").astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError("tokenizer.ggml.scores has numbers that are not finite")
+    scores = vocabulary.scores()
     for kind in (_CONTROL, _USER_DEFINED):
         scores[vocabulary.kinds == kind] = 0  # as the original has them; converters write -1000
     for number in vocabulary.are(_USER_DEFINED):
@@ -189,7 +203,9 @@ def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
     model = models.BPE(vocabulary.ids(tokens), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     tokenizer = Tokenizer(model)
     spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
-    if vocabulary.flag("add_space_prefix", default=True):
+    # llama.cpp's converter always says; files of Gemma that do not are Ollama's, which knows no prefix.
+    is_gemma = str(vocabulary.metadata.get("general.architecture")).startswith("gemma")
+    if vocabulary.flag("add_space_prefix", default=not is_gemma):
         spaces.insert(0, normalizers.Prepend(_SPACE))
     tokenizer.normalizer = normalizers.Sequence(spaces)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -223,7 +239,7 @@ def _byte_level(vocabulary: _Vocabulary) -> Tokenizer:
 
 def _unigram(vocabulary: _Vocabulary) -> Tokenizer:
     """SentencePiece's unigram model, as XLM-RoBERTa has it."""
-    scores = vocabulary.numbers("scores").tolist()
+    scores = vocabulary.scores().tolist()
     if len(set(vocabulary.tokens)) != len(scores):
         raise ValueError("tokenizer.ggml.tokens has one token twice")
     pieces = list(zip(vocabulary.tokens, scores, strict=True))
