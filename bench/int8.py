@@ -54,7 +54,19 @@ def told(what: str, rates: dict[str, list[float]]) -> None:
 def over_http(rounds: int, seconds: float) -> None:
     servers = [
         subprocess.Popen(
-            [sys.executable, "-m", "unitvec", "serve", "all-minilm", "--dtype", dtype, "--host", f"127.0.0.1:{port}"]
+            [
+                sys.executable,
+                "-m",
+                "unitvec",
+                "serve",
+                "all-minilm",
+                "--dtype",
+                dtype,
+                "--log-level",
+                "warning",
+                "--host",
+                f"127.0.0.1:{port}",
+            ]
         )
         for dtype, port in PORTS.items()
     ]
