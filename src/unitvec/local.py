@@ -7,9 +7,10 @@ from types import TracebackType
 
 from unitvec import config
 from unitvec.engine.onnx import FloatArray
+from unitvec.models.config import Dtype
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel, context_limit, finish
+from unitvec.serving.model import LoadedModel, chosen_dtype, context_limit, finish
 from unitvec.serving.runner import Runner
 from unitvec.store.name import Name
 from unitvec.store.progress import Report, silent
@@ -21,6 +22,7 @@ class Model:
     Args:
         name: as on the command line. A model that is not at hand is fetched.
         threads: cores to use; None for those that this process may.
+        dtype: what it computes in, "float32" or "int8"; None for its own setting.
         source: where a model that is not at hand is fetched from; None for all of ``unitvec.store.sources.KEYS``.
         report: told of a fetch's progress.
 
@@ -29,13 +31,20 @@ class Model:
     """
 
     def __init__(
-        self, name: str, *, threads: int | None = None, source: str | None = None, report: Report = silent
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        dtype: Dtype | None = None,
+        source: str | None = None,
+        report: Report = silent,
     ) -> None:
         stored = config.stores().fetch(Name.parse(name), report, source)
         cores = threads or config.available_cores()
         each = config.threads_each(cores)
         lanes = cores // each
-        self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir())
+        dtype = chosen_dtype(stored.parameters, dtype)
+        self._model = LoadedModel(stored.open(), threads=each, workers=lanes, cache_dir=config.cache_dir(), dtype=dtype)
         self._parameters = stored.parameters
         self._runner = Runner(
             Batcher(lanes=lanes, cost=LoadedModel.footprint, memory=config.available_memory() - self._model.bytes),
@@ -46,6 +55,7 @@ class Model:
             counters=Counters(),
         )
         self.width = self._model.width
+        self.dtype = self._model.dtype
 
     def embed(
         self, texts: str | Sequence[str], *, truncate: bool = True, dimensions: int = 0, context: int | None = None

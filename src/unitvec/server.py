@@ -34,11 +34,12 @@ from unitvec.api.tei import TeiAPI
 from unitvec.api.tracing import tracer
 from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.errors import UnitvecError
+from unitvec.models.config import Dtype
 from unitvec.serving.backend import Backend
 from unitvec.serving.batcher import Batcher
 from unitvec.serving.cache import VectorCache
 from unitvec.serving.counters import Counters
-from unitvec.serving.model import LoadedModel, weight_bytes
+from unitvec.serving.model import LoadedModel, chosen_dtype, weight_bytes
 from unitvec.serving.pool import Pool
 from unitvec.serving.runner import Runner
 from unitvec.serving.service import Service
@@ -72,6 +73,7 @@ class Settings:
     cache_bytes: int
     threads: int
     workers: int
+    dtype: Dtype | None  # None for each model's own
 
 
 def listen(address: config.Address) -> socket.socket:
@@ -151,7 +153,7 @@ def application(
     traffic = Traffic()
     catalog, calls = Catalog(stores), Calls(backend, settings.door.limits)
     routes = [
-        *OllamaAPI(calls, catalog).routes,
+        *OllamaAPI(calls, catalog, settings.dtype).routes,
         *OpenAIAPI(calls, catalog).routes,
         *TeiAPI(calls, catalog, names).routes,
         *manage.routes(stores),
@@ -206,11 +208,12 @@ def make_service(settings: Settings, stores: Stores) -> Service:
 
     def prepare(stored: StoredModel) -> tuple[int, Callable[[], LoadedModel]]:
         checkpoint = stored.open()
-        return weight_bytes(checkpoint, **how), partial(load, checkpoint)
+        dtype = chosen_dtype(stored.parameters, settings.dtype)
+        return weight_bytes(checkpoint, **how, dtype=dtype), partial(load, checkpoint, dtype)
 
-    def load(checkpoint: Checkpoint) -> LoadedModel:
+    def load(checkpoint: Checkpoint, dtype: Dtype) -> LoadedModel:
         began = time.monotonic()
-        model = LoadedModel(checkpoint, **how)
+        model = LoadedModel(checkpoint, **how, dtype=dtype)
         counters.loads += 1
         counters.load_seconds += time.monotonic() - began
         return model
@@ -248,6 +251,7 @@ def _greet(settings: Settings, service: Service) -> None:
     for resident in residents:
         model = resident.model
         told = f"{model.width} dimensions, texts up to {service.context_of(resident)} tokens, {model.bytes >> 20} MiB"
+        told += ", int8" if model.dtype == "int8" else ""
         click.echo(f"  {resident.stored.name.short}: {told}")
     name = residents[0].stored.name.short.removesuffix(":latest") if residents else "MODEL"
     click.echo(f"""Try: curl {url}/api/embed -d '{{"model": "{name}", "input": "Why is the sky blue?"}}'""")

@@ -7,7 +7,9 @@ from typing import Any
 
 from unitvec import human
 from unitvec.checkpoint.checkpoint import Checkpoint, Details
+from unitvec.models.config import Dtype
 from unitvec.serving.backend import Running
+from unitvec.serving.model import chosen_dtype
 from unitvec.store.model import StoredModel
 
 _FOR_EVER = timedelta(days=106_751)  # the longest that Go's Duration holds
@@ -51,11 +53,12 @@ def process(running: Running) -> dict[str, Any]:
         "expires_at": expires.isoformat(),
         "size_vram": 0,
         "context_length": running.context,
+        "dtype": running.dtype,
     }
 
 
-def show(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
-    """All about a model at hand, as ``/api/show`` tells it."""
+def show(stored: StoredModel, checkpoint: Checkpoint, dtype: Dtype | None = None) -> dict[str, Any]:
+    """All about a model at hand, as ``/api/show`` tells it, and what it is to compute in: ``dtype`` or its own."""
     parameters = [
         (key, value)
         for key, values in sorted(stored.parameters.items())
@@ -77,6 +80,7 @@ def show(stored: StoredModel, checkpoint: Checkpoint) -> dict[str, Any]:
         "details": details(checkpoint.details),
         "model_info": checkpoint.model_info,
         "tensors": checkpoint.tensor_list,
+        "dtype": chosen_dtype(stored.parameters, dtype),
         "capabilities": ["embedding"],
         "modified_at": stored.modified_at.isoformat(),
     }

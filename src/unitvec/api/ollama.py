@@ -19,6 +19,7 @@ from unitvec.api.catalog import Catalog
 from unitvec.api.schemas import EmbeddingsRequest, EmbedRequest, decode, model_name, parse_name
 from unitvec.api.values import parse_keep_alive
 from unitvec.errors import InvalidRequest
+from unitvec.models.config import Dtype
 from unitvec.store.name import Name
 
 # The version of Ollama whose API this is: its clients compare it with what they need.
@@ -31,9 +32,11 @@ class OllamaAPI:
     Args:
         calls: embeds.
         catalog: the models at hand.
+        dtype: what they compute in; None for each one's own.
     """
 
-    def __init__(self, calls: Calls, catalog: Catalog) -> None:
+    def __init__(self, calls: Calls, catalog: Catalog, dtype: Dtype | None) -> None:
+        self._dtype: Dtype | None = dtype
         self._calls = calls
         self._backend = calls.backend
         self._catalog = catalog
@@ -107,7 +110,8 @@ class OllamaAPI:
         if not model:
             raise InvalidRequest("model is required")
         stored = await asyncio.to_thread(self._catalog.stored, Name.parse(model))
-        return JSONResponse(describe.show(stored, await asyncio.to_thread(self._catalog.checkpoint, stored)))
+        checkpoint = await asyncio.to_thread(self._catalog.checkpoint, stored)
+        return JSONResponse(describe.show(stored, checkpoint, self._dtype))
 
     async def generate(self, request: Request) -> Response:
         """``POST /api/generate``: these models generate nothing; without a prompt it loads or unloads one."""

@@ -11,7 +11,7 @@ import numpy as np
 from unitvec import config
 from unitvec.bulk.window import Embedded
 from unitvec.serving.batcher import Ids
-from unitvec.serving.model import LoadedModel, context_limit, finish
+from unitvec.serving.model import LoadedModel, chosen_dtype, context_limit, finish
 from unitvec.store.model import StoredModel
 
 _TOKENS = 512  # of a micro-batch: enough to fill the matrix products, little enough to stay in the caches
@@ -47,7 +47,9 @@ class Local:
         dimensions: int = 0,
         context: int | None = None,
     ) -> None:
-        self._model = LoadedModel(stored.open(), threads=1, cache_dir=config.cache_dir())
+        self._model = LoadedModel(
+            stored.open(), threads=1, cache_dir=config.cache_dir(), dtype=chosen_dtype(stored.parameters, None)
+        )
         self._limit = context_limit(self._model, stored.parameters, context, config.DEFAULT_CONTEXT)
         self._truncate = truncate
         self._dimensions = dimensions

@@ -15,10 +15,21 @@ from unitvec.models.config import ModelSpec
 
 
 class Tensors(Mapping[str, npt.NDArray[np.generic]]):
-    """Arrays by name, each made when it is asked for and not kept: a model need not be in memory twice."""
+    """Arrays by name, each made when it is asked for and not kept: a model need not be in memory twice.
 
-    def __init__(self, made: Mapping[str, Callable[[], npt.NDArray[np.generic]]]) -> None:
+    Args:
+        made: what makes each.
+        q8: what makes int8 [rows, width] and float16 [rows, width / Q8_BLOCK], of those that the file has in blocks
+            of Q8_BLOCK 8-bit numbers and a scale.
+    """
+
+    def __init__(
+        self,
+        made: Mapping[str, Callable[[], npt.NDArray[np.generic]]],
+        q8: Mapping[str, Callable[[], tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]]] | None = None,
+    ) -> None:
         self._made = made
+        self.q8 = q8 or {}
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
         return self._made[name]()

@@ -162,7 +162,14 @@ def _numbers(tensors: dict[str, gguf_file.Tensor], spec: ModelSpec, table: str) 
         pages.release([tensor.raw])
         return numbers
 
+    def blocks(tensor: gguf_file.Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+        rows, width = tensor.shape
+        scales = np.ascontiguousarray(tensor.raw.reshape(-1, tensor.form.bytes)[:, :2])
+        numbers = unwoven(tensor, slice(2, None)).view(np.int8)
+        return numbers.reshape(rows, width), scales.view(np.float16).reshape(rows, width // Q8_BLOCK)
+
     made = {name: plain(tensor) for name, tensor in tensors.items()}
+    q8 = {name: partial(blocks, tensor) for name, tensor in tensors.items() if tensor.form.name == "Q8_0"}
     rows = tensors[f"{table}.weight"]
     match spec.transformer.table:
         case "int8":
@@ -175,7 +182,7 @@ def _numbers(tensors: dict[str, gguf_file.Tensor], spec: ModelSpec, table: str) 
             made[f"{table}.weight"] = lambda: widened(rows, np.float16)
         case "bfloat16":
             made[f"{table}.weight"] = lambda: rows.raw.view(np.uint16).reshape(rows.shape)
-    return Tensors(made)
+    return Tensors(made, q8)
 
 
 class _Architecture(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -15,6 +15,7 @@ from unitvec.commands.bulk_options import asks_for_files, bulk_options, embed_fi
 from unitvec.commands.progress import reporter
 from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
+from unitvec.models.config import Dtype
 
 _WINDOW = 1024  # lines of standard input that are read before they run: enough to fill micro-batches
 
@@ -37,6 +38,7 @@ _WINDOW = 1024  # lines of standard input that are read before they run: enough 
     help="Cut texts that are longer than the context, or refuse them.",
 )
 @click.option("--context-length", type=click.IntRange(min=1), help="Tokens a text may have.  [default: the model's]")
+@click.option("--compute", type=click.Choice(get_args(Dtype)), help="What to compute in.  [default: the model's own]")
 @source_option
 @bulk_options
 def command(
@@ -46,6 +48,7 @@ def command(
     dimensions: int,
     truncate: bool,
     context_length: int | None,
+    compute: Dtype | None,
     source: str | None,
     **bulk: Any,
 ) -> int:
@@ -59,6 +62,8 @@ def command(
     if asks_for_files(bulk):
         if texts or form:
             raise click.UsageError("with --input there are no texts as arguments, and --output's name says the format")
+        if compute:
+            raise click.UsageError("--compute is not for files: they are embedded in the model's own way")
         return embed_files(model, dimensions, truncate, context_length, bulk | {"source": source})
     form = form or "json"
     if sys.stdout is None:
@@ -70,7 +75,7 @@ def command(
     from unitvec.local import Model
 
     with reporter() as report:
-        loaded = Model(model, source=source, report=report)
+        loaded = Model(model, dtype=compute, source=source, report=report)
     out = sys.stdout.buffer
     parts = []
     with loaded:

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from unitvec.commands.ray_options import ray_options, scale_of
 from unitvec.commands.setting import setting
 from unitvec.commands.source import source_option
 from unitvec.errors import InvalidRequest
+from unitvec.models.config import Dtype
 from unitvec.store.name import Name
 
 if TYPE_CHECKING:
@@ -123,6 +124,12 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     type=click.IntRange(1, 256),
 )
 @setting(
+    "--dtype",
+    "UNITVEC_DTYPE",
+    "What models compute in: int8 is faster, docs/int8.md says at what price.  [default: each model's own]",
+    type=click.Choice(get_args(Dtype)),
+)
+@setting(
     "--log-level",
     "UNITVEC_LOG_LEVEL",
     "What is worth a line on standard error.",
@@ -194,4 +201,5 @@ def settings_of(host: str, options: dict[str, Any]) -> Settings:
         cache_bytes=options["cache_mb"] << 20,
         threads=threads,
         workers=workers or max(1, cores // threads),
+        dtype=options["dtype"],
     )

@@ -49,7 +49,10 @@ def _model(told: dict[str, Any]) -> list[tuple[str, str]]:
     for label, key in (("context length", "context_length"), ("embedding length", "embedding_length")):
         if (value := info.get(f"{architecture}.{key}")) is not None:
             rows.append((label, str(value)))
-    return [*rows, ("quantization", details["quantization_level"])]
+    rows.append(("quantization", details["quantization_level"]))
+    if "dtype" in told:  # not one of Ollama's
+        rows.append(("computes in", told["dtype"]))
+    return rows
 
 
 def _section(title: str, rows: list[Any]) -> None:

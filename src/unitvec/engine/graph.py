@@ -44,7 +44,7 @@ class Stage:
         inputs: names of the values that it takes, from outside or from stages before.
         outputs: names of those that it gives.
         parameters: by checkpoint name, numpy dtype name and shape of each initializer to be bound.
-        packed: those that are the matrix of a Gemm and nothing else, which onnxruntime lays out anew for itself.
+        packed: those that are the matrix of a product and nothing else, which onnxruntime lays out anew for itself.
     """
 
     onnx: bytes
@@ -62,7 +62,7 @@ def build(spec: ModelSpec) -> list[Stage]:
     from unitvec.models.embedder import Embedder
     from unitvec.models.layers import PackedBatch
 
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="embedder")
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, "com.microsoft": 1}, name="embedder")
     builder = GraphBuilder(graph)
     axes = [(field.name, _AXES.get(field.name, ["tokens"])) for field in fields(PackedBatch)]
     batch = PackedBatch(**{name: builder.input(name, ir.DataType.INT64, shape) for name, shape in axes})

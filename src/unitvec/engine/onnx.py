@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from unitvec import pages
 from unitvec.checkpoint.checkpoint import Tensors
-from unitvec.engine import graph, memory
+from unitvec.engine import graph, memory, quantize
 from unitvec.engine.stage import LoadedStage, Values
 from unitvec.models.config import ModelSpec
 
@@ -20,15 +20,16 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None) -> dict[str, IntArray]:
+def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None, multiple: int = 1) -> dict[str, IntArray]:
     """The graph's inputs (``unitvec.models.layers.PackedBatch``) for texts of token ids, none of them empty.
 
     Args:
         texts: token ids of each text.
         block: places that attention takes at once; None for all.
+        multiple: attention is padded to a multiple of so many places.
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    longest = int(lengths.max())
+    longest = -(-int(lengths.max()) // multiple) * multiple
     count = -(-longest // (block or longest))  # blocks
     size = -(-longest // count)  # of each: as equal as can be
     starts = np.cumsum(lengths) - lengths
@@ -79,10 +80,12 @@ class Engine:
     ) -> None:
         self.spec = spec
         self.resident_bytes = 0
+        self._multiple = _VECTOR if spec.plan else 1
+        stages = graph.load(spec, cache_dir)
+        tensors = quantize.quantized(tensors, spec.plan, [name for stage in stages for name in stage.parameters])
         own = tensors if isinstance(tensors, Tensors) else None  # others may be somebody else's too
         probe = [np.linspace(0, spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
-        values = _values(pack(probe))
-        stages = graph.load(spec, cache_dir)
+        values = _values(pack(probe, multiple=self._multiple))
         self._stages: list[LoadedStage] = []
         for built in stages:
             stage = LoadedStage(built, tensors, threads, spin=spin, alone=len(stages) == 1)
@@ -101,10 +104,10 @@ class Engine:
             float32 [len(texts), embedding_length], one row a text, not yet of unit length.
         """
         lengths = [len(text) for text in texts]
-        longest = max(lengths)
+        longest = -(-max(lengths) // self._multiple) * self._multiple
         options = _SHRINK if memory.footprint(self.spec, len(texts), longest, sum(lengths)) > _LARGE else None
         block = memory.block_size(self.spec, len(texts), longest)
-        values = _values(pack(texts, block))
+        values = _values(pack(texts, block, self._multiple))
         for number, stage in enumerate(self._stages):
             values |= stage.run(values, options)
             wanted = {name for later in self._stages[number + 1 :] for name in later.inputs}
@@ -123,6 +126,9 @@ def weight_bytes(spec: ModelSpec, cache_dir: Path | None = None) -> int:
 
 
 _RESULT = "embeddings"
+# Attention over more padding adds the same numbers in another order, and what differs in the last bit may round to
+# another of 8 bits. Padded to whole vectors of the processor, the order stays.
+_VECTOR = 16
 _LARGE = 128 << 20  # bytes of a micro-batch that are given back when it is done
 _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

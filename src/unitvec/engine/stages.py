@@ -95,9 +95,12 @@ def _reads(node: NodeProto) -> set[str]:
     return names
 
 
+_PRODUCTS = ("Gemm", "MatMulIntegerToFloat", "MatMulNBits")
+
+
 def _matrices(nodes: list[NodeProto], reads: list[set[str]]) -> list[str]:
-    """What is the matrix of one Gemm and read by nothing else."""
-    matrices = [node.input[1] for node in nodes if node.op_type == "Gemm"]
+    """What is the matrix of one product and read by nothing else."""
+    matrices = [node.input[1] for node in nodes if node.op_type in _PRODUCTS]
     return [name for name in matrices if sum(name in names for names in reads) == 1]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
+
+from unitvec.errors import InvalidRequest
 
 PoolingMode = Literal["mean", "cls", "last"]
 Activation = Literal["identity", "tanh", "gelu", "gelu_tanh", "silu", "relu"]
@@ -71,6 +73,52 @@ class Qwen3Config:
     table: TableType = "float32"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A linear layer in 8 bits whose activations have a scale for each row, its weights one for each output.
+
+    Attributes:
+        zero: the number that stands for 0.0, of 0 to 255: 128 where activations are as often negative as positive.
+        size: numbers of a row that share a scale, activations and weights alike; None for all of them.
+        fine: activations are in 12 bits, as two numbers each; only without ``size``.
+    """
+
+    zero: int = 128
+    size: int | None = None
+    fine: bool = False
+
+    def groups(self, inputs: int) -> int:
+        """How many scales a row of ``inputs`` numbers has."""
+        return inputs // self.size if self.size and inputs % self.size == 0 else 1
+
+
+FINE = 16  # steps that the second number of a fine activation divides one of the first into
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A linear layer in 8 bits whose activations and weights have a scale for each ``size`` numbers of a row."""
+
+    size: int = 32
+
+
+Form = Rows | Blocks
+Plan = tuple[tuple[str, Form], ...]  # by the layers' names within a transformer's layer: ("mlp.up_proj", Rows())
+Dtype = Literal["float32", "int8"]
+
+
+def parse_dtype(value: object) -> Dtype:
+    """What a model is to compute in, as a person has written it.
+
+    Raises:
+        InvalidRequest: it is none of those.
+    """
+    for dtype in get_args(Dtype):
+        if value == dtype:
+            return cast(Dtype, dtype)
+    raise InvalidRequest(f"dtype must be {' or '.join(get_args(Dtype))}, not {value!r}")
+
+
 TransformerConfig = BertConfig | Gemma3Config | Qwen3Config
 
 
@@ -86,11 +134,15 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a graph is built from: a transformer, how its states become one vector, and heads behind that."""
+    """What a graph is built from: a transformer, how its states become one vector, and heads behind that.
+
+    ``plan`` says which linear layers compute in 8 bits; with none of them all is float32.
+    """
 
     transformer: TransformerConfig
     pooling: PoolingMode
     dense: tuple[DenseConfig, ...] = ()
+    plan: Plan = ()
 
     @property
     def embedding_length(self) -> int:

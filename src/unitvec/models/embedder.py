@@ -10,6 +10,7 @@ from onnxscript import nn
 from unitvec.models.bert import Bert
 from unitvec.models.config import BertConfig, Gemma3Config, ModelSpec, Qwen3Config, TransformerConfig
 from unitvec.models.gemma3 import Gemma3
+from unitvec.models.int8 import quantize
 from unitvec.models.layers import Dense, Op, PackedBatch, Pooling, Value
 from unitvec.models.qwen3 import Qwen3
 
@@ -31,6 +32,7 @@ class Embedder(nn.Module):
         super().__init__(name="")
         self.transformer = TRANSFORMERS[type(spec.transformer)](spec.transformer)
         self.transformer._set_name("")  # its parameters stand at the checkpoint's root
+        quantize(self.transformer, spec.plan)
         self.pooling = Pooling(spec.pooling)
         self.dense = nn.ModuleList(
             [Dense(d.in_features, d.out_features, bias=d.bias, activation=d.activation) for d in spec.dense]

@@ -60,6 +60,8 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__()
+        self.inputs = inputs
+        self.outputs = outputs
         self.weight = nn.Parameter([outputs, inputs])
         self.bias = nn.Parameter([outputs]) if bias else None
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from unitvec.checkpoint.checkpoint import Details
 from unitvec.engine.onnx import FloatArray
+from unitvec.models.config import Dtype
 from unitvec.serving.batcher import Ids
 from unitvec.serving.counters import Counters
 from unitvec.store.name import Name
@@ -44,6 +45,7 @@ class Running:
         details: for people.
         expires_in: seconds until it goes if nobody asks for it again; inf for never.
         context: tokens that a text for it is cut to.
+        dtype: what it computes in.
     """
 
     name: Name
@@ -52,6 +54,7 @@ class Running:
     details: Details
     expires_in: float
     context: int
+    dtype: Dtype
 
 
 @dataclass(frozen=True)

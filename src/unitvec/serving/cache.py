@@ -16,7 +16,7 @@ _OVERHEAD = 250  # bytes that an entry takes beside its vector
 
 
 class VectorCache:
-    """Vectors by model and token ids, within a bound of memory. For one thread.
+    """Vectors by a model, of whatever name tells it from others, and token ids, within a bound. For one thread.
 
     Args:
         max_bytes: memory for all entries; 0 keeps nothing.
@@ -32,18 +32,18 @@ class VectorCache:
         """Whether it keeps anything."""
         return self._max_bytes > 0
 
-    def get(self, digest: str, ids: Ids) -> FloatArray | None:
+    def get(self, model: str, ids: Ids) -> FloatArray | None:
         """float32 [width] as the model gave it, if it is there."""
-        key = _key(digest, ids)
+        key = _key(model, ids)
         vector = self._vectors.get(key)
         if vector is not None:
             self._vectors.move_to_end(key)
         return vector
 
-    def put(self, digest: str, texts: Sequence[Ids], vectors: FloatArray) -> None:
+    def put(self, model: str, texts: Sequence[Ids], vectors: FloatArray) -> None:
         """Keep float32 [texts, width]."""
         for ids, vector in zip(texts, vectors, strict=True):
-            key = _key(digest, ids)
+            key = _key(model, ids)
             if key not in self._vectors:
                 self._vectors[key] = np.array(vector)  # a row of its own: a view would keep all its neighbours
                 self._bytes += vector.nbytes + _OVERHEAD
@@ -52,5 +52,5 @@ class VectorCache:
             self._bytes -= oldest.nbytes + _OVERHEAD
 
 
-def _key(digest: str, ids: Ids) -> bytes:
-    return blake2b(array("i", ids).tobytes(), digest_size=16, key=bytes.fromhex(digest[:64])).digest()
+def _key(model: str, ids: Ids) -> bytes:
+    return blake2b(model.encode() + b"\0" + array("i", ids).tobytes(), digest_size=16).digest()

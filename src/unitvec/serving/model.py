@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,13 @@ from unitvec.checkpoint.checkpoint import Checkpoint
 from unitvec.engine import memory, onnx
 from unitvec.engine.lanes import Lanes, engines
 from unitvec.engine.onnx import FloatArray
+from unitvec.engine.processor import multiplies_int8
 from unitvec.errors import InvalidRequest, TextTooLong
+from unitvec.models.config import Dtype, ModelSpec, parse_dtype
+from unitvec.models.plans import PLANS
 from unitvec.serving.batcher import Ids
+
+log = logging.getLogger("unitvec.model")
 
 TOO_LONG = "the input length exceeds the context length"
 NO_ROOM = "input after truncation exceeds maximum context length"
@@ -25,10 +31,23 @@ _AT_ONCE = 1_000_000  # characters
 _SMALL = 64_000_000  # parameters of the layers, of which there may be two copies in memory
 
 
-def weight_bytes(checkpoint: Checkpoint, *, threads: int, workers: int, cache_dir: Path | None) -> int:
+def weight_bytes(
+    checkpoint: Checkpoint, *, threads: int, workers: int, cache_dir: Path | None, dtype: Dtype = "float32"
+) -> int:
     """About how many bytes of memory a model's weights will take; the arguments as for :class:`LoadedModel`."""
     copies = engines(threads, workers, small=_is_small(checkpoint))
-    return copies * onnx.weight_bytes(checkpoint.spec, cache_dir)
+    return copies * onnx.weight_bytes(_planned(checkpoint.spec, _possible(dtype)), cache_dir)
+
+
+def _possible(dtype: Dtype) -> Dtype:
+    if dtype == "int8" and not multiplies_int8():
+        log.warning("this processor is not faster in int8, or not exact: models run in float32")
+        return "float32"
+    return dtype
+
+
+def _planned(spec: ModelSpec, dtype: Dtype) -> ModelSpec:
+    return replace(spec, plan=PLANS[type(spec.transformer)]) if dtype == "int8" else spec
 
 
 def _is_small(checkpoint: Checkpoint) -> bool:
@@ -44,11 +63,24 @@ class LoadedModel:
         threads: cores of each micro-batch.
         workers: micro-batches that run at a time.
         cache_dir: where built graphs are kept.
+        dtype: what it computes in, if the processor is faster in that.
+
+    Attributes:
+        dtype: what it does compute in.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int, workers: int = 1, cache_dir: Path | None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        threads: int,
+        workers: int = 1,
+        cache_dir: Path | None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        self.dtype: Dtype = _possible(dtype)
         self.lanes = Lanes(
-            checkpoint.spec,
+            _planned(checkpoint.spec, self.dtype),
             checkpoint.tensors,
             threads=threads,
             workers=workers,
@@ -177,6 +209,15 @@ def context_limit(model: LoadedModel, parameters: Mapping[str, Any], asked: int 
     if wanted is None:
         wanted = min(default, checkpoint.max_length or default)
     return min(checkpoint.context_length, int(wanted))
+
+
+def chosen_dtype(parameters: Mapping[str, Any], asked: Dtype | None) -> Dtype:
+    """What a model is to compute in: as asked, else its parameter, else float32.
+
+    Raises:
+        InvalidRequest: its parameter is none of them.
+    """
+    return asked or parse_dtype(parameters.get("dtype", "float32"))
 
 
 def finish(vectors: FloatArray, dimensions: int) -> FloatArray:

@@ -82,6 +82,7 @@ class Service:
                 resident.model.checkpoint.details,
                 resident.expires_in,
                 self.context_of(resident),
+                resident.model.dtype,
             )
             for resident in self.pool.residents()
         ]
@@ -105,16 +106,16 @@ class Service:
 
     async def _vectors(self, resident: Resident, ids: list[Ids], client: Hashable) -> FloatArray:
         """Finished vectors where there are any, the rest from the runner; float32 [texts, width], not normalized."""
-        model, digest = resident.model, resident.stored.digest
+        model, key = resident.model, f"{resident.stored.digest[:64]}{resident.model.dtype}"
         if not self.cache.enabled:
             return await asyncio.wrap_future(self.runner.submit(model, model.width, ids, client))
-        kept = [self.cache.get(digest, text) for text in ids]
+        kept = [self.cache.get(key, text) for text in ids]
         missing = [index for index, vector in enumerate(kept) if vector is None]
         self.counters.cache_misses += len(missing)
         self.counters.cache_hits += len(ids) - len(missing)
         wanted = [ids[index] for index in missing]
         fresh = await asyncio.wrap_future(self.runner.submit(model, model.width, wanted, client))
-        self.cache.put(digest, wanted, fresh)
+        self.cache.put(key, wanted, fresh)
         for index, vector in zip(missing, fresh, strict=True):
             kept[index] = vector
         return np.array(kept, np.float32).reshape(len(ids), model.width)

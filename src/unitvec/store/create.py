@@ -14,6 +14,7 @@ import orjson
 
 from unitvec import human
 from unitvec.errors import InvalidCheckpoint, InvalidRequest
+from unitvec.models.config import parse_dtype
 from unitvec.store import files, manifest
 from unitvec.store.blobs import Blobs, is_gguf
 from unitvec.store.folders import FolderStore
@@ -48,6 +49,7 @@ class Recipe:
     source: str | None = None
 
     def __post_init__(self) -> None:
+        parse_dtype(self.parameters.get("dtype", "float32"))
         for path, digest in self.blobs.items():
             parts = PurePosixPath(path)
             if parts.is_absolute() or not path or ".." in parts.parts or "\\" in path or "\0" in path:

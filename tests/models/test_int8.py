@@ -1,0 +1,123 @@
+"""Models in 8 bits against themselves in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import tiny
+from tests.models.test_architectures import cosine
+from unitvec.checkpoint import gguf
+from unitvec.checkpoint.checkpoint import Checkpoint, Tensors
+from unitvec.engine import stages
+from unitvec.engine.onnx import Engine
+from unitvec.models.config import Blocks, Plan, Rows
+from unitvec.models.plans import PLANS
+
+MAKE = {"bert": tiny.bert, "qwen3": tiny.qwen3, "gemma3": tiny.gemma3}
+FORMS = {
+    "rows": Rows(),
+    "fine": Rows(fine=True),
+    "off centre": Rows(zero=24),
+    "parts": Rows(size=32),
+    "blocks": Blocks(),
+}
+
+
+def engine(checkpoint: Checkpoint, plan: Plan, **options: Path) -> Engine:
+    return Engine(replace(checkpoint.spec, plan=plan), checkpoint.tensors, threads=1, **options)
+
+
+def planned(checkpoint: Checkpoint) -> Plan:
+    return PLANS[type(checkpoint.spec.transformer)]
+
+
+def texts(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(4, 90, rng.integers(2, 45)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("name", MAKE)
+def test_near_float32(tmp_path: Path, name: str, kind: str) -> None:
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf", kind))
+    small = engine(checkpoint, planned(checkpoint))
+    exact = engine(checkpoint, ())
+    cosines = cosine(small.run(texts(100)), exact.run(texts(100)))
+    assert cosines.mean() > 0.999
+    assert cosines.min() > 0.995  # of 64 random numbers: those of a real model average out better
+    assert cosines.min() < 0.9999999  # it is not float32 by another name
+    assert small.resident_bytes < 0.75 * exact.resident_bytes
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", MAKE)
+def test_every_form_of_a_layer(tmp_path: Path, name: str, form: str) -> None:
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf"))
+    plan = tuple((layer, FORMS[form]) for layer, _ in planned(checkpoint))
+    cosines = cosine(engine(checkpoint, plan).run(texts(50)), engine(checkpoint, ()).run(texts(50)))
+    assert 0.97 < cosines.min() < 0.9999999  # a form may suit other layers better
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_vector_does_not_depend_on_its_neighbours(tmp_path: Path, name: str) -> None:
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf"))
+    small = engine(checkpoint, planned(checkpoint))
+    sample = texts(60)
+    alone = np.concatenate([small.run([text]) for text in sample])
+    order = np.random.default_rng(1).permutation(len(sample))
+    mixed = np.empty_like(alone)
+    for start in range(0, len(sample), 7):
+        mixed[order[start : start + 7]] = small.run([sample[index] for index in order[start : start + 7]])
+    length = np.linalg.norm(alone, axis=1, keepdims=True)
+    assert np.abs(mixed / length - alone / length).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+def test_blocks_of_q8_0_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    """The same numbers as the way over float32 gives, without it: the file's rounding is not done again."""
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf", "Q8_0"))
+    read: list[str] = []
+
+    def noted(key: str) -> np.ndarray:
+        read.append(key)
+        return checkpoint.tensors[key]
+
+    assert isinstance(checkpoint.tensors, Tensors)
+    watched = Tensors({key: lambda key=key: noted(key) for key in checkpoint.tensors}, checkpoint.tensors.q8)
+    spec = replace(checkpoint.spec, plan=planned(checkpoint))
+    direct = Engine(spec, watched, threads=1)
+    layers = [name for name, _ in planned(checkpoint)]
+    assert not [key for key in read if key.removesuffix(".weight").endswith(tuple(layers))]
+    detour = Engine(
+        spec, Tensors({key: lambda key=key: checkpoint.tensors[key] for key in checkpoint.tensors}), threads=1
+    )
+    assert cosine(direct.run(texts(20)), detour.run(texts(20))).min() > 0.99999
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_in_stages_and_kept(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf"))
+    whole = engine(checkpoint, planned(checkpoint)).run(texts(10))
+    monkeypatch.setattr(stages, "_SMALLEST", 0)
+    for _ in range(2):  # built, then read
+        parts = engine(checkpoint, planned(checkpoint), cache_dir=tmp_path)
+        assert len(parts._stages) >= 3
+        assert cosine(parts.run(texts(10)), whole).min() > 0.99999
+
+
+def test_a_layer_of_odd_width_is_quantized_row_by_row() -> None:
+    assert Rows(size=256).groups(1536) == 6
+    assert Rows(size=256).groups(100) == 1
+
+
+def test_the_plans_name_layers_that_there_are(tmp_path: Path) -> None:
+    made: list[Callable[[], tiny.Tiny]] = list(MAKE.values())
+    for make in made:
+        checkpoint = gguf.read(make().write(tmp_path / "model.gguf"))
+        names = {f".{name}.weight" for name, _ in planned(checkpoint)}
+        assert all(any(key.endswith(name) for key in checkpoint.tensors) for name in names)
