@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import unitvec
+from tests.bulk.conftest import heed_interrupts
 from tests.conftest import Server, free_port
 from tests.conftest import unitvec as command
 from tests.models import tiny
@@ -31,7 +32,7 @@ def wanted(all_minilm: str, texts: list[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _begun(embed: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(embed, cwd=folder, stderr=subprocess.PIPE)
+    process = subprocess.Popen(embed, cwd=folder, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     try:
         yield process
     finally:
