@@ -88,6 +88,8 @@ def _of_queue(figures: Figures) -> Iterator[Metric]:
     yield _gauge("unitvec_queue_requests", "Requests with texts that wait for a run.", figures.requests)
     yield _gauge("unitvec_queue_tokens", "Tokens that wait for a run.", figures.tokens)
     yield _gauge("unitvec_queue_oldest_seconds", "How long the oldest of them has waited.", figures.oldest)
+    yield _gauge("unitvec_running_texts", "Texts of the micro-batches that run.", figures.running_texts)
+    yield _gauge("unitvec_running_tokens", "Tokens of the micro-batches that run.", figures.running_tokens)
     counters = figures.counters
     for event, told in _EVENTS.items():
         yield Metric(f"unitvec_{event}_total", "counter", told, [("", {}, getattr(counters, event))])

@@ -113,6 +113,8 @@ class ClusterService:
             requests=sum(figures.requests for figures in told),
             tokens=sum(figures.tokens for figures in told),
             oldest=max((figures.oldest for figures in told), default=0.0),
+            running_texts=sum(figures.running_texts for figures in told),
+            running_tokens=sum(figures.running_tokens for figures in told),
             room=self.max_requests * len(told),
             counters=sum((figures.counters for figures in told), self.counters),
             running=sorted(models.values(), key=lambda model: -model.expires_in),

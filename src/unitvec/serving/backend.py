@@ -65,6 +65,8 @@ class Figures:
         requests: that wait for a run.
         tokens: that wait for a run.
         oldest: seconds that the oldest of them has waited.
+        running_texts: that run.
+        running_tokens: that run.
         room: requests that may wait before the next is turned away.
         counters: sums since the start.
         running: models in memory, first the one that stays longest.
@@ -73,6 +75,8 @@ class Figures:
     requests: int
     tokens: int
     oldest: float
+    running_texts: int
+    running_tokens: int
     room: int
     counters: Counters
     running: list[Running]

@@ -290,6 +290,11 @@ class Batcher:
         return list(rows.items())
 
     @property
+    def running_texts(self) -> int:
+        """Texts of all micro-batches that run."""
+        return sum(len(batch.texts) for batch in self._running)
+
+    @property
     def running_tokens(self) -> int:
         """Tokens of all micro-batches that run."""
         return sum(batch.tokens for batch in self._running)

@@ -79,9 +79,10 @@ class Runner:
         return self._closed
 
     @property
-    def running(self) -> int:
-        """Tokens that run."""
-        return self._batcher.running_tokens
+    def running(self) -> tuple[int, int]:
+        """Texts and tokens that run."""
+        with self._changed:
+            return self._batcher.running_texts, self._batcher.running_tokens
 
     def oldest(self) -> float:
         """Seconds that the request which has waited longest for its first run has waited; 0 when none does."""

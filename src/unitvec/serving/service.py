@@ -97,8 +97,17 @@ class Service:
 
     async def figures(self) -> Figures:
         """How it does now."""
-        requests, tokens = self.runner.waiting
-        return Figures(requests, tokens, self.runner.oldest(), self.max_requests, self.counters, await self.running())
+        (requests, tokens), (texts, in_flight) = self.runner.waiting, self.runner.running
+        return Figures(
+            requests=requests,
+            tokens=tokens,
+            oldest=self.runner.oldest(),
+            running_texts=texts,
+            running_tokens=in_flight,
+            room=self.max_requests,
+            counters=self.counters,
+            running=await self.running(),
+        )
 
     def context_of(self, resident: Resident, asked: int | None = None) -> int:
         """Tokens that a text for this model is cut to."""
