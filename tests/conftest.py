@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -17,6 +18,9 @@ import httpx
 import pytest
 
 DATA = Path(__file__).parent / "data"
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,6 @@ import pytest
 
 from tests.conftest import unitvec
 from unitvec.bench.texts import Texts
-
-
-def heed_interrupts() -> None:
-    """For a new process: what a shell starts in the background ignores Ctrl-C, and so would those it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

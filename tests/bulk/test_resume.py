@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.bulk.conftest import heed_interrupts
 
 Embed = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -31,7 +30,7 @@ def _command(rows: Path, output: Path, *more: str) -> list[str]:
 
 
 def _begin(rows: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(_command(rows, output, *more), stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+    return subprocess.Popen(_command(rows, output, *more), stderr=subprocess.PIPE)
 
 
 def _parts(output: Path) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import unitvec
-from tests.bulk.conftest import heed_interrupts
 from tests.conftest import Server, free_port
 from tests.conftest import unitvec as command
 from tests.models import tiny
@@ -32,7 +31,7 @@ def wanted(all_minilm: str, texts: list[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _begun(embed: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(embed, cwd=folder, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+    process = subprocess.Popen(embed, cwd=folder, stderr=subprocess.PIPE)
     try:
         yield process
     finally:
