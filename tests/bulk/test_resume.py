@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-
 Embed = Callable[..., subprocess.CompletedProcess[bytes]]
 
 WINDOW = 16
