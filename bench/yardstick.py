@@ -32,11 +32,11 @@ class Yardstick:
 
     def __init__(self, model: str) -> None:
         stored = config.stores().fetch(Name.parse(model))
-        loaded = LoadedModel(stored.open(), threads=1, cache_dir=config.cache_dir())
+        checkpoint = stored.open()
+        loaded = LoadedModel(checkpoint, threads=1, cache_dir=config.cache_dir())
         self._loaded = loaded
         self._context = int(stored.parameters.get("num_ctx", loaded.checkpoint.context_length))
-        spec, tensors = loaded.checkpoint.spec, loaded.checkpoint.tensors
-        self._engine = Engine(spec, tensors, threads=OWN_CHOICE, cache_dir=config.cache_dir())
+        self._engine = Engine(checkpoint.spec, checkpoint.tensors, threads=OWN_CHOICE, cache_dir=config.cache_dir())
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids."""
