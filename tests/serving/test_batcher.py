@@ -235,12 +235,32 @@ def test_where_all_ask_for_little_micro_batches_are_larger_until_one_asks_for_mu
 
 def test_lanes_share_what_waits() -> None:
     batcher = Batcher(BUDGET, EQUAL, SECONDS_PER_TOKEN, lanes=2)
-    batcher.add(Request("m", None, [(n,) * 10 for n in range(9)]))
+    for n in range(8):
+        batcher.add(Request("m", None, [(n,) * 10]))
     first, second = batcher.next(0.0), batcher.next(0.0)
     assert first is not None and second is not None
-    assert (len(first.texts), len(second.texts)) == (5, 4)
+    assert (len(first.texts), len(second.texts)) == (4, 4)
     assert not (first.alone or second.alone)
     assert batcher.next(0.0) is None
+
+
+def test_the_lanes_end_a_request_together() -> None:
+    batcher = Batcher(BUDGET, EQUAL, SECONDS_PER_TOKEN, lanes=2)
+    batcher.add(Request("m", None, [(n,) * 10 for n in range(64)]))
+    ends, sizes = [0.0, 0.0], []
+    running: list[MicroBatch | None] = [None, None]
+    while True:
+        lane = ends.index(min(ends))
+        if (ran := running[lane]) is not None:
+            batcher.done(ran, ran.tokens * SECONDS_PER_TOKEN)
+        running[lane] = batch = batcher.next(ends[lane])
+        if batch is None:
+            break
+        sizes.append(len(batch.texts))
+        ends[lane] += batch.tokens * SECONDS_PER_TOKEN
+    assert sum(sizes) == 64
+    assert sizes == sorted(sizes, reverse=True)
+    assert abs(ends[0] - ends[1]) <= 20 * SECONDS_PER_TOKEN
 
 
 def test_only_a_single_text_with_nothing_beside_it_is_alone() -> None:

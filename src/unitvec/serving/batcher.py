@@ -197,8 +197,9 @@ class Batcher:
         # Where all ask for little, who is new waits no shorter for smaller micro-batches, and larger ones run faster.
         equal = self.waiting_requests == 1 or self.waiting_tokens <= self.waiting_requests * limit
         seconds = self.equal if equal else self.budget
-        # No lane takes so much of the last texts that the others have to wait for it.
-        share = (self.waiting_tokens + self.running_tokens) / self._lanes
+        # No lane takes so much of the last texts that the others have to wait for it; where all wait for one request's
+        # end, micro-batches become smaller towards it.
+        share = (self.waiting_tokens + self.running_tokens) / self._lanes / (2 if self.waiting_requests == 1 else 1)
         return self._form(key, seconds, share, lambda _: True, now)
 
     def beside(self, now: float) -> MicroBatch | None:
