@@ -47,17 +47,20 @@ async def overload(
     loop = asyncio.get_running_loop()
     began = loop.time()
 
+    places = asyncio.Semaphore(load.MAX_CONNECTIONS)  # while all are taken, what comes waits uncounted
+
     async def one(body: bytes) -> None:
-        connection = idle.pop() if idle else Connection(bench.endpoint, 300)
-        reply = await connection.post(body)
-        idle.append(connection)
+        async with places:
+            connection = idle.pop() if idle else Connection(bench.endpoint, 300)
+            reply = await connection.post(body)
+            idle.append(connection)
         found.append((reply.status, reply.ended - reply.began))
 
     bodies = bench.requests("short", 1, 500)
     sent = 0
     async with asyncio.TaskGroup() as group_of_requests:
         while (now := loop.time() - began) < seconds:
-            for _ in range(round(now * rate) - sent):
+            for _ in range(0 if places.locked() else round(now * rate) - sent):
                 body = bodies[sent % len(bodies)].texts[0]
                 group_of_requests.create_task(one(bench.request([f"{body} {sent}"]).body))
                 sent += 1

@@ -118,7 +118,7 @@ class _Model:
     def __init__(self, seconds_per_token: float) -> None:
         self.seconds_per_token = seconds_per_token
         self.gone = False
-        self.longest = 0  # tokens of the longest text so far
+        self.head_start = 0.0  # tokens: of the longest text, or of a micro-batch at the highest speed so far
         self.texts: dict[Ids, Text] = {}  # waiting or running
         self.clients: Turns[Hashable] = Turns()
         self.requests: dict[Hashable, Turns[Request]] = {}
@@ -177,11 +177,11 @@ class Batcher:
         request.claim(texts)
         if request.undispatched:
             self.waiting_requests += 1
-            # What sets those who wait apart is at most one text: a newcomer starts further back than that.
-            model.longest = max(model.longest, *map(len, request.ids))
-            head_start = max(model.longest, self.budget / model.seconds_per_token)
-            model.requests.setdefault(request.client, Turns()).join(request, head_start)
-            model.clients.join(request.client, head_start)
+            # What sets those who wait apart is at most one text: a newcomer starts further back than that. It never
+            # becomes less, or those who came while it was small would wait behind all who come later.
+            model.head_start = max(model.head_start, *map(len, request.ids), self.budget / model.seconds_per_token)
+            model.requests.setdefault(request.client, Turns()).join(request, model.head_start)
+            model.clients.join(request.client, model.head_start)
             self._turns.join(request.model, self.budget)
 
     def next(self, now: float) -> MicroBatch | None:
