@@ -95,7 +95,7 @@ def main() -> None:
               f"p50 {p50:.2f} s, p99 {p99:.2f} s = {p99 / full.p99:.2f} x that of full load")  # fmt: skip
         print(f"turned away: {len(turned)} of {len(found)}, p50 {np.median(turned) * 1000:.0f} ms; "
               f"answers: {dict(Counter(status for status, _ in found))}")  # fmt: skip
-        early, late = np.mean(memory[5:15]), np.mean(memory[-10:])
+        early, late = np.mean(memory[:10]), np.mean(memory[-10:])
         print(f"memory: {early:.0f} MiB in the first seconds, {late:.0f} MiB in the last, at most {max(memory):.0f}")
 
 
