@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from unitvec import config
+from unitvec.bulk.groups import by_length
 from unitvec.bulk.window import Embedded
-from unitvec.serving.batcher import Ids
 from unitvec.serving.model import LoadedModel, chosen_dtype, context_limit, finish
 from unitvec.store.model import StoredModel
 
@@ -76,7 +76,7 @@ class Local:
         found = self._model.encode_each(texts, self._limit, truncate=self._truncate) if texts else []
         ids = {index: one for index, one in enumerate(found) if isinstance(one, tuple)}
         refused = {index: one.message for index, one in enumerate(found) if not isinstance(one, tuple)}
-        batches = list(_batches(ids))
+        batches = list(by_length({index: len(one) for index, one in ids.items()}, most=_TOKENS))
         vectors = np.zeros((len(texts), self._model.width), np.float32)
         before.wait()
         runs = [self._runs.submit(self._model.run, [ids[index] for index in batch]) for batch in batches]
@@ -89,17 +89,3 @@ class Local:
     def close(self) -> None:
         """Drop what waits, and end its threads; those who wait get ``concurrent.futures.CancelledError``."""
         self._runs.shutdown(cancel_futures=True)
-
-
-def _batches(ids: dict[int, Ids]) -> Iterator[list[int]]:
-    """Texts of like length together, the longest first: so that at the end the cores are done at about one time."""
-    batch: list[int] = []
-    tokens = 0
-    for index in sorted(ids, key=lambda index: len(ids[index]), reverse=True):
-        if batch and tokens + len(ids[index]) > _TOKENS:
-            yield batch
-            batch, tokens = [], 0
-        batch.append(index)
-        tokens += len(ids[index])
-    if batch:
-        yield batch

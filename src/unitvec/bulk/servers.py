@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from unitvec import config
+from unitvec.bulk.groups import by_length
 from unitvec.bulk.window import Embedded
 from unitvec.engine.onnx import FloatArray
 from unitvec.errors import UnitvecError
@@ -114,7 +115,7 @@ class Servers:
 
     def __call__(self, texts: Sequence[str]) -> Embedded:
         """See :class:`unitvec.bulk.executor.Executor`."""
-        groups = list(_groups(texts))
+        groups = list(by_length(dict(enumerate(map(len, texts))), most=_CHARACTERS, count=_TEXTS))
         requests = [_Request([texts[index] for index in group]) for group in groups]
         self._enqueue(requests)
         vectors = np.zeros((len(texts), self.width), np.float32)
@@ -286,17 +287,3 @@ class Servers:
         if response.status_code in (401, 403):
             why += "; its key goes into UNITVEC_API_KEY"
         raise UnitvecError(why)
-
-
-def _groups(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Indices of texts that make one request: of like length, the longest first."""
-    group: list[int] = []
-    characters = 0
-    for index in sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True):
-        if group and (len(group) == _TEXTS or characters + len(texts[index]) > _CHARACTERS):
-            yield group
-            group, characters = [], 0
-        group.append(index)
-        characters += len(texts[index])
-    if group:
-        yield group
