@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Process
 from pathlib import Path
 
 THREADS = next((sys.argv[n + 1] for n, argument in enumerate(sys.argv[:-1]) if argument == "--threads"), None)
@@ -31,6 +32,7 @@ from unitvec.engine.onnx import Engine  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "build" / "bench"
 LENGTHS = {"short": 28, "passage": 92}
+IDLE = 0.1  # seconds after which threads without work sleep
 
 
 def write(path: Path, architecture: str, shape: dict[str, int], kind: str, extra: dict[str, int | float]) -> None:
@@ -112,15 +114,18 @@ def timed(work: Callable[[], object]) -> float:
 def beside_the_ceiling(work: Callable[[], object], flops: float, seconds: float) -> tuple[float, float]:
     """GFLOP/s of ``work`` and of float32 products of 512 tokens with a 1024 x 3072 matrix, each a median.
 
-    They take turns over ``seconds``, at least five, so that whatever else the machine does hits both.
+    They take turns over ``seconds``, at least five, so that whatever else the machine does hits both. Each begins when
+    the other's threads, which look for more work for a while, have gone to sleep.
     """
     tokens, weights = np.ones((512, 1024), np.float32), np.ones((1024, 3072), np.float32)
     work()
     taken: list[float] = []
     ceiling: list[float] = []
     while sum(taken) + sum(ceiling) < seconds or len(taken) < 5:
+        time.sleep(IDLE)
         ceiling += [timed(lambda: tokens @ weights) for _ in range(5)][1:]  # the first finds other data in the caches
-        taken.append(timed(work))
+        time.sleep(IDLE)
+        taken += [timed(work) for _ in range(3)][1:]
     product = 2 * tokens.shape[0] * weights.size
     return 1e-9 * flops / float(np.median(taken)), 1e-9 * product / float(np.median(ceiling))
 
@@ -139,8 +144,10 @@ def rows(engine: Engine, flops_a_token: float, seconds: float) -> Iterator[tuple
 def measure(name: str, threads: int | None, seconds: float) -> None:
     """Print a model's table."""
     path = FOLDER / f"{name}.gguf"
-    if not path.exists():
-        MODELS[name](path)
+    if not path.exists():  # written elsewhere: a peak is of the loading alone
+        writing = Process(target=MODELS[name], args=[path])
+        writing.start()
+        writing.join()
     base = peak()
     started = time.perf_counter()
     checkpoint = gguf.read(path)

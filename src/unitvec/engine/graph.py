@@ -20,15 +20,16 @@ from typing import Any
 
 import orjson
 
-from unitvec import models
+from unitvec import models, pages
 from unitvec.models.config import ModelSpec
 
 OPSET = 23
 IR_VERSION = 11  # the first that knows opset 23
 
-_AXES = {  # the others: ["tokens"]
+_AXES: dict[str, list[int | str]] = {  # the others: ["tokens"]
     "lengths": ["batch"],
     "places": ["seq"],
+    "inside": ["batch", 1, 1, "seq"],
     "spread": ["batch", "seq"],
     "blocks": ["blocks", "batch", "block"],
     "block_places": ["blocks", "block"],
@@ -65,7 +66,8 @@ def build(spec: ModelSpec) -> list[Stage]:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, "com.microsoft": 1}, name="embedder")
     builder = GraphBuilder(graph)
     axes = [(field.name, _AXES.get(field.name, ["tokens"])) for field in fields(PackedBatch)]
-    batch = PackedBatch(**{name: builder.input(name, ir.DataType.INT64, shape) for name, shape in axes})
+    types = {"inside": ir.DataType.BOOL}
+    batch = PackedBatch(**{n: builder.input(n, types.get(n, ir.DataType.INT64), shape) for n, shape in axes})
     embedder = Embedder(spec)
     builder.add_output(embedder(builder.op, batch), "embeddings")
     parameters = {}
@@ -108,6 +110,7 @@ def load(spec: ModelSpec, cache_dir: Path | None) -> list[Stage]:
             for end, stage in zip(ends, orjson.loads(header), strict=True)
         ]
     stages = build(spec)
+    pages.collect()  # the builder's objects refer to each other
     header = orjson.dumps([{"size": len(stage.onnx), **_description(stage)} for stage in stages])
     with contextlib.suppress(OSError):
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,10 @@ from unitvec.models.config import ModelSpec
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+Inputs = dict[str, npt.NDArray[np.int64 | np.bool]]
 
 
-def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None, multiple: int = 1) -> dict[str, IntArray]:
+def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None, multiple: int = 1) -> Inputs:
     """The graph's inputs (``unitvec.models.layers.PackedBatch``) for texts of token ids, none of them empty.
 
     Args:
@@ -36,13 +37,15 @@ def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None, mu
     text_of = np.repeat(np.arange(len(texts)), lengths)
     positions = np.arange(len(text_of)) - starts[text_of]
     places = np.arange(count * size)
-    spread = np.where(places < lengths[:, None], starts[:, None] + places, 0)
+    inside = places < lengths[:, None]
+    spread = np.where(inside, starts[:, None] + places, 0)
     return {
         "ids": np.concatenate([np.asarray(text, np.int64) for text in texts]),
         "texts": text_of,
         "positions": positions,
         "lengths": lengths,
         "places": places[:longest],
+        "inside": inside[:, None, None, :longest],
         "spread": spread[:, :longest],
         "blocks": np.ascontiguousarray(spread.reshape(len(texts), count, size).swapaxes(0, 1)),
         "block_places": places.reshape(count, size),
@@ -134,5 +137,5 @@ _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
-def _values(arrays: dict[str, IntArray]) -> Values:
+def _values(arrays: Inputs) -> Values:
     return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}

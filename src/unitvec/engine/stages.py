@@ -14,8 +14,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper
 from onnxscript import ir
 
-_SMALLEST = 64 << 20  # bytes of weights that are not worth a stage of their own
-_STAGES = 10
+_SMALLEST = 32 << 20  # bytes of weights that are not worth a stage of their own
+_STAGES = 16
 
 
 def cut(graph: ir.Graph, ir_version: int) -> Iterator[tuple[ModelProto, list[str]]]:

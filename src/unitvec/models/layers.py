@@ -27,7 +27,7 @@ _TABLE_DTYPES: dict[TableType, ir.DataType] = {
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The graph's inputs, all int64: what the tokens are and where each one stands.
+    """The graph's inputs, int64 but for one: what the tokens are and where each one stands.
 
     Attention goes through the queries in N blocks of C places, so that its scores never take more memory than one
     block's do. Where an entry is past a text's end, it may be any valid row.
@@ -38,6 +38,7 @@ class PackedBatch:
         positions: [T] each token's place in its text.
         lengths: [B] the number of tokens of each text.
         places: [S] the numbers 0 .. S-1.
+        inside: bool [B, 1, 1, S] whether a text has a token at each place.
         spread: [B, S] the packed row of each text's tokens.
         blocks: [N, B, C] the same, in blocks.
         block_places: [N, C] the places of each block: 0 .. N*C-1.
@@ -49,6 +50,7 @@ class PackedBatch:
     positions: Value
     lengths: Value
     places: Value
+    inside: Value
     spread: Value
     blocks: Value
     block_places: Value
@@ -216,12 +218,13 @@ def attend(
     def block(op: Op, rows: Value, at: Value) -> Value:
         """Attention of the queries at the places ``at`` [C], which are the packed ``rows`` [B, C]."""
         op.builder.push_module("block")  # names of its own: the builder counts nodes anew in here
-        places, k, v = batch.places, keys, values
+        places, inside, k, v = batch.places, batch.inside, keys, values
         if sight.back or sight.ahead:  # keys out of sight of the whole block are left out
             begin = op.Max(op.Sub(op.Gather(at, [0]), [sight.back - 1]), [0]) if sight.back else [0]
             end = op.Add(op.Gather(at, [-1]), [sight.ahead]) if sight.ahead else [_FAR]
-            places, k, v = (op.Slice(x, begin, end, [axis]) for x, axis in ((places, 0), (k, 1), (v, 1)))
-        mask = _mask(op, batch, at, places, sight)
+            along = (places, 0), (inside, 3), (k, 1), (v, 1)
+            places, inside, k, v = (op.Slice(x, begin, end, [axis]) for x, axis in along)
+        mask = _mask(op, at, places, inside, sight)
         q = op.Gather(queries, rows, axis=0)
         seen = op.Attention(q, k, v, mask, q_num_heads=heads.queries, kv_num_heads=heads.keys, scale=scale)
         return op.Reshape(seen, [0, 0, width])  # Scan has to know how wide its output is
@@ -240,14 +243,17 @@ def attend(
 _FAR = 2**62  # past any text's end
 
 
-def _mask(op: Op, batch: PackedBatch, at: Value, places: Value, sight: Sight) -> Value:
+def _mask(op: Op, at: Value, places: Value, inside: Value, sight: Sight) -> Value:
     """Who sees whom: bool [B, 1, C, keys], the full shape, which onnxruntime wants on CPU."""
-    inside = op.Unsqueeze(op.Less(op.Unsqueeze(places, [0]), op.Unsqueeze(batch.lengths, [1])), [1, 2])
-    ahead = op.Sub(op.Unsqueeze(places, [0]), op.Unsqueeze(at, [1]))
-    seen = op.Less(ahead, [sight.ahead or _FAR])
+    at = op.Unsqueeze(at, [1])
+    if not (sight.back or sight.ahead):
+        return op.And(inside, op.GreaterOrEqual(at, [0]))
+    ahead = op.Sub(op.Unsqueeze(places, [0]), at)
+    if sight.ahead:
+        inside = op.And(inside, op.Less(ahead, [sight.ahead]))
     if sight.back:
-        seen = op.And(seen, op.Greater(ahead, [-sight.back]))
-    return op.And(inside, seen)
+        inside = op.And(inside, op.Greater(ahead, [-sight.back]))
+    return inside
 
 
 class Pooling(nn.Module):
