@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnxruntime as ort
 from unitvec import pages
 from unitvec.checkpoint.checkpoint import Tensors
 from unitvec.engine import graph, memory, quantize
-from unitvec.engine.stage import LoadedStage, Values
+from unitvec.engine.stage import LoadedStage, Values, bind
 from unitvec.models.config import ModelSpec
 
 IntArray = npt.NDArray[np.int64]
@@ -90,12 +91,17 @@ class Engine:
         probe = [np.linspace(0, spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
         values = _values(pack(probe, multiple=self._multiple))
         self._stages: list[LoadedStage] = []
-        for built in stages:
-            stage = LoadedStage(built, tensors, threads, spin=spin, alone=len(stages) == 1)
-            self.resident_bytes += stage.settle(own, values)
-            values |= stage.run(values, None)
-            self._stages.append(stage)
-            pages.trim()
+        with ThreadPoolExecutor(1) as reader:  # the next stage's weights, while onnxruntime lays out this one's
+            coming = [reader.submit(bind, built, tensors) for built in stages[:1]]
+            for number, built in enumerate(stages):
+                weights = coming.pop().result()
+                coming += [reader.submit(bind, later, tensors) for later in stages[number + 1 : number + 2]]
+                stage = LoadedStage(built, weights, threads, spin=spin, alone=len(stages) == 1)
+                del weights
+                self.resident_bytes += stage.settle(own, values)
+                values |= stage.run(values, None)
+                self._stages.append(stage)
+                pages.trim()
 
     def run(self, texts: Sequence[Sequence[int] | IntArray]) -> FloatArray:
         """Embed one micro-batch.

@@ -22,19 +22,16 @@ class LoadedStage:
 
     Args:
         built: its graph.
-        tensors: weights by name, those of other stages may be among them.
+        weights: as :func:`bind` gives them; the session may read them for as long as it lives.
         threads: cores that one run uses.
         spin: whether they wait for each other awake.
         alone: whether there are no other stages.
-
-    Raises:
-        InvalidCheckpoint: ``tensors`` lacks a parameter of the stage, or has it in another shape or type.
     """
 
-    def __init__(self, built: graph.Stage, tensors: Weights, threads: int, *, spin: bool, alone: bool) -> None:
+    def __init__(self, built: graph.Stage, weights: Weights, threads: int, *, spin: bool, alone: bool) -> None:
         self.built = built
         self.inputs = built.inputs
-        self.weights = _bind(built, tensors)  # the session may read these arrays for as long as it lives
+        self.weights = weights
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -87,7 +84,12 @@ class LoadedStage:
         return False
 
 
-def _bind(built: graph.Stage, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+def bind(built: graph.Stage, tensors: Weights) -> Weights:
+    """The stage's weights out of those of the whole model, each contiguous in memory.
+
+    Raises:
+        InvalidCheckpoint: ``tensors`` lacks a parameter of the stage, or has it in another shape or type.
+    """
     arrays = {}
     for name, (dtype, shape) in built.parameters.items():
         if name not in tensors:
