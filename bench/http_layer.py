@@ -37,7 +37,7 @@ def serve(port: str) -> None:
         return [(101, next(serial) % 30_000, 102) for _ in texts]  # equal ones would be run once
 
     LoadedModel.encode = encode  # type: ignore[method-assign, assignment]
-    LoadedModel.run = lambda _, ids: rows[: len(ids)]  # type: ignore[method-assign, assignment]
+    LoadedModel.run = lambda _, ids, __=False: rows[: len(ids)]  # type: ignore[method-assign, assignment]
     sys.argv = ["unitvec", "serve", "all-minilm", "--host", f"127.0.0.1:{port}", "--log-level", "warning"]
     cli.main()
 

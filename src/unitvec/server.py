@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from unitvec import __version__, config, pages
 from unitvec.api import manage
 from unitvec.api.app import Door, create_app
+from unitvec.api.busy import Turnstile
 from unitvec.api.calls import Calls
 from unitvec.api.catalog import Catalog
 from unitvec.api.gateway import Gateway
@@ -49,6 +50,7 @@ from unitvec.store.stores import Stores
 
 GRACE = 8  # seconds that requests under way are given when the server is told to stop
 BACKLOG = 2048
+ACCEPTS = 16  # connections that are taken in a round of the event loop
 KEEP_ALIVE = 75  # seconds that an idle connection stays: longer than clients' pools keep theirs
 
 
@@ -121,9 +123,13 @@ def serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence
 async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: Sequence[Name]) -> None:
     service = make_service(settings, stores)
     await asyncio.gather(*(service.pool.pin(name) for name in names))
-    app = application(service, settings, stores, names, in_memory=lambda name: bool(service.pool.resident(name)))
+    traffic = Traffic()
+    in_memory = lambda name: bool(service.pool.resident(name))  # noqa: E731
+    app = application(service, settings, stores, names, traffic, in_memory=in_memory)
     _greet(settings, service)
-    await listening(app, settings, at)
+    # A key may have room where others have none, and what is not for this server does not wait here.
+    asks = settings.door.keys or settings.upstream
+    await listening(app, settings, at, None if asks else Turnstile(app, service.admit, traffic))
     await asyncio.to_thread(service.runner.close, drop=True)
 
 
@@ -132,6 +138,7 @@ def application(
     settings: Settings,
     stores: Stores,
     names: Sequence[Name],
+    traffic: Traffic,
     *,
     in_memory: Callable[[Name], bool] = lambda _: False,
 ) -> Starlette:
@@ -142,6 +149,7 @@ def application(
         settings: how.
         stores: the models at hand. A model that changes there is unloaded.
         names: the models that the server was told to serve.
+        traffic: counts what is asked.
         in_memory: whether a model is known to be loaded without looking into the store.
     """
     loop = asyncio.get_running_loop()
@@ -150,7 +158,6 @@ def application(
         asyncio.run_coroutine_threadsafe(backend.changed(name, there=now is not None), loop)
 
     stores.on_change = changed
-    traffic = Traffic()
     catalog, calls = Catalog(stores), Calls(backend, settings.door.limits)
     routes = [
         *OllamaAPI(calls, catalog, settings.dtype).routes,
@@ -172,12 +179,12 @@ def application(
     )
 
 
-async def listening(app: Starlette, settings: Settings, at: socket.socket) -> None:
+async def listening(app: Starlette, settings: Settings, at: socket.socket, turnstile: Turnstile | None = None) -> None:
     """Serve ``app`` on a socket until SIGTERM or Ctrl-C, and then what is under way."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
-            http=protocol(settings.door.limits),
+            turnstile or app,
+            http=protocol(settings.door.limits, turnstile),
             ws="none",
             lifespan="off",
             timeout_keep_alive=KEEP_ALIVE,
@@ -193,7 +200,10 @@ async def listening(app: Starlette, settings: Settings, at: socket.socket) -> No
     # uvicorn turns these into a graceful stop, and raises them once more when it is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    await server.serve(sockets=[at])
+    # libuv takes one connection from a socket in each of its rounds, which are long when there is much to do; a
+    # thousand clients that come at once would wait for as many of them.
+    uvloop = type(asyncio.get_running_loop()).__module__.startswith("uvloop")
+    await server.serve(sockets=[at, *(at.dup() for _ in range(ACCEPTS - 1 if uvloop else 0))])
     await asyncio.sleep(0)  # what was cut short hears of it
 
 

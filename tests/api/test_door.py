@@ -16,11 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.requests import Request
 from starlette.types import Scope
 
 from tests.conftest import Server, unitvec
-from unitvec.api.calls import client_of
+from unitvec.api.busy import client_of
 from unitvec.api.keys import KeyMiddleware, Keys
 
 EMBED = {"model": "all-minilm", "input": "a"}
@@ -435,7 +434,7 @@ def test_the_turns_of_a_key_are_its_own_however_it_is_sent() -> None:
     seen = set()
 
     async def app(scope: Scope, *_: object) -> None:
-        seen.add(client_of(Request(scope)))
+        seen.add(client_of(scope))
 
     guarded = KeyMiddleware(app, Keys(["first", "second"]))
     for sent in ("Bearer first", "bearer  first", "Basic " + base64.b64encode(b"a:first").decode()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from unitvec.api.answers import vectors_response
+from unitvec.api.busy import client_of
 from unitvec.api.limits import Limits
 from unitvec.engine.onnx import FloatArray
 from unitvec.errors import ModelNotFound, Overloaded
@@ -75,18 +76,12 @@ class Calls:
             UnitvecError: as ``Backend.embed``, or a limit was crossed.
         """
         self.limits.check(texts)
-        work = self.backend.embed(name, texts, client=client_of(request), **options)
+        work = self.backend.embed(name, texts, client=client_of(request.scope), **options)
         with named_as_sent(model):
             answer = await while_connected(request, work)
         request.scope.setdefault("steps", []).extend(answer.steps)
         request.scope["log"] |= {"model": name.short, "texts": len(texts), "tokens": answer.tokens}
         return answer
-
-
-def client_of(request: Request) -> Hashable:
-    """Whose turns a request takes: those of its key where keys are checked, else those of its address."""
-    key: bytes | None = request.scope.get("key")
-    return key or (request.client.host if request.client else None)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 import time
 from bisect import bisect_left
@@ -76,7 +76,7 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         sent = Headers(scope=scope).get("x-request-id", "")
-        identity = sent if _REQUEST_ID.fullmatch(sent) else os.urandom(8).hex()
+        identity = sent if _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
         fields: dict[str, object] = {"request": identity, "method": scope["method"], "path": scope["path"]}
         scope["log"] = fields
         status = 499  # nobody was there to hear the answer
@@ -101,4 +101,5 @@ class ObserveMiddleware:
             self._traffic.in_flight -= 1
             self._traffic.answers[scope["method"], route, status] += 1
             self._traffic.durations[route].add(seconds)
-            log.info("request", extra={"fields": fields | {"status": status, "ms": round(seconds * 1000, 2)}})
+            if log.isEnabledFor(logging.INFO):
+                log.info("request", extra={"fields": fields | {"status": status, "ms": round(seconds * 1000, 2)}})

@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from unitvec.api.busy import Turnstile
 from unitvec.api.limits import Limits
 
 _PIPELINED = 64  # requests that may wait behind one that is being answered on the same connection
@@ -39,6 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol within :class:`unitvec.api.limits.Limits`; see :func:`protocol`."""
 
     limits: Limits
+    turnstile: Turnstile | None
     flow: _Flow
 
     _refusal = _UNPARSED  # what a request that cannot be parsed is answered with
@@ -50,6 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head = 0
     _held = b""  # what came behind more requests than may wait
     _unread = 0  # bytes of an answer at the last look
+    _turned_away: bytes | None = None  # the answer to a request of which the rest is awaited, and dropped
     _stalled = 0  # looks since they became fewer
     _watch: asyncio.TimerHandle | None = None
 
@@ -146,16 +149,38 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT":
             raise self._refused(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy")
         self._upgrading = self.parser.should_upgrade()
-        if not self._upgrading:
+        if not self._upgrading and not self._turn_away():
             super().on_headers_complete()
             self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        """The parser has met a part of a request's body."""
+        if self._turned_away is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The parser has met a request's last byte."""
         self._arriving = False
         self._in_head, self._head = True, 0
-        if not self._upgrading:
+        if self._turned_away is not None:
+            answer, self._turned_away = self._turned_away, None
+            self.transport.write(answer)
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif not self._upgrading:
             super().on_message_complete()
+            if self.turnstile and not self.cycle.response_complete:
+                self.turnstile.enter(self.cycle.scope)  # type: ignore[arg-type]
+
+    def _turn_away(self) -> bool:
+        """Whether the request is not let in. Only what the parser's next words cannot change is decided here: one that
+        stands behind another, wants to be told to send its body, or is the connection's last, goes the usual way."""
+        waits = self.expect_100_continue or (self.cycle is not None and not self.cycle.response_complete)
+        if self.turnstile and not waits and self.parser.get_method() == b"POST" and self.parser.should_keep_alive():
+            self._turned_away = self.turnstile.answer(self.url, self.client)
+        return self._turned_away is not None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer what the parser refused."""
@@ -178,6 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._arriving or self.flow.read_paused or self.loop.time() - self._began < patience:
             return
         answered = not self._in_head and self.cycle is not None and self.cycle.response_complete
+        answered = answered and self._turned_away is None
         if answered:
             self.transport.close()
         elif self._came < self.limits.pace:
@@ -205,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
 
-def protocol(limits: Limits) -> type[asyncio.Protocol]:
+def protocol(limits: Limits, turnstile: Turnstile | None = None) -> type[asyncio.Protocol]:
     """The protocol's class for uvicorn, which makes one for each connection."""
-    fields: dict[str, Any] = {"limits": limits}
+    fields: dict[str, Any] = {"limits": limits, "turnstile": turnstile}
     return type("Protocol", (BoundedProtocol,), fields)

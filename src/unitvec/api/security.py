@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -48,6 +49,7 @@ def _split(url: str) -> tuple[str, str | None]:
         return "", None
 
 
+@lru_cache(256)
 def host_allowed(host: str) -> bool:
     """Whether a Host header is an IP address or a name of this machine."""
     name = (_split(f"//{host}")[1] or "").rstrip(".")

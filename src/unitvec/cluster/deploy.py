@@ -15,6 +15,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from unitvec import __version__, server
+from unitvec.api.observe import Traffic
 from unitvec.cluster import SETTINGS
 from unitvec.cluster.connect import connect
 from unitvec.cluster.ingress import Ingress
@@ -150,7 +151,7 @@ def serve_here(
 
     async def run() -> None:
         service = ClusterService(handle, settings.max_queue)
-        app = server.application(service, settings, stores, names)
+        app = server.application(service, settings, stores, names, Traffic())
         click.echo(
             f"unitvec {__version__} on {settings.address.reachable} with Ollama's API, replicas of "
             f"{settings.workers} x {settings.threads} threads on a Ray cluster. Ctrl-C stops it."

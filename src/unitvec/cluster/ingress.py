@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from unitvec import config, server
+from unitvec.api.observe import Traffic
 from unitvec.cluster.service import ClusterService
 from unitvec.store.name import Name
 
@@ -30,4 +31,4 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Starlette:
         """What Serve asks for the application, on the loop that will serve it."""
         service = ClusterService(self._replicas, self._settings.max_queue)
-        return server.application(service, self._settings, config.stores(), self._names)
+        return server.application(service, self._settings, config.stores(), self._names, Traffic())

@@ -130,18 +130,20 @@ class Runner:
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
 
-    def check(self, client: Hashable, tokens: int) -> None:
+    def check(self, client: Hashable, tokens: int = 1, *, inside: int = 0, own: int = 0) -> None:
         """Turn a request away before work is spent on it.
 
         Args:
             client: who asks.
             tokens: at least so many will come.
+            inside: requests that have been let in and are not answered; those that were not submitted yet will be.
+            own: how many of them are the client's.
 
         Raises:
             Overloaded: ``submit`` would raise it now.
         """
         with self._changed:
-            self._admit(client, tokens)
+            self._admit(client, tokens, max(0, inside - len(self._jobs)), own)
 
     def forget(self, model: Hashable) -> None:
         """A model has been unloaded."""
@@ -159,17 +161,17 @@ class Runner:
         for thread in self._threads:
             thread.join()
 
-    def _admit(self, client: Hashable, tokens: int) -> None:
-        if self._is_full(client, tokens):
+    def _admit(self, client: Hashable, tokens: int, coming: int = 0, own: int = 0) -> None:
+        if self._is_full(client, tokens, coming, own):
             self.counters.rejected += 1
             raise Overloaded(BUSY)
 
-    def _is_full(self, client: Hashable, tokens: int) -> bool:
+    def _is_full(self, client: Hashable, tokens: int, coming: int, own: int) -> bool:
         requests, waiting = self.waiting
-        if requests < self.max_requests:
+        if requests + coming < self.max_requests:
             return bool(requests) and waiting + tokens > self._max_tokens
         others = len(self._held) - (client in self._held)
-        return self._held[client] >= self.max_requests // (others + 1) or waiting + tokens > self._max_tokens
+        return max(own, self._held[client]) >= self.max_requests // (others + 1) or waiting + tokens > self._max_tokens
 
     def _cancelled(self, job: _Job) -> None:
         with self._changed:

@@ -67,6 +67,11 @@ class Service:
         steps = ("load", began, loaded), ("tokenize", loaded, encoded), ("run", encoded, time.perf_counter_ns())
         return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began, steps)
 
+    def admit(self, client: Hashable, inside: int, own: int) -> None:
+        """Turn a request away before work is spent on it; see :meth:`unitvec.serving.runner.Runner.check`."""
+        if not self.cache.enabled:  # what is kept needs no place in the queue
+            self.runner.check(client, inside=inside, own=own)
+
     @property
     def max_requests(self) -> int:
         """Requests that may wait."""

@@ -1,0 +1,97 @@
+"""Turns requests away while the queue is full, at the least cost there is.
+
+A server that is offered ten times what it can do answers nine of ten requests so, and whatever that costs is taken
+from those that were let in. So it is done in the protocol: no task, no routing, no JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from unitvec.api.answers import error_response
+from unitvec.api.observe import Traffic, log
+from unitvec.errors import Overloaded
+from unitvec.serving.runner import BUSY
+
+_PATHS = ("/api/embed", "/api/embeddings", "/v1/embeddings", "/embed", "/invocations", "/")
+
+
+def client_of(scope: Scope) -> Hashable:
+    """Whose turns a request takes: those of its key where keys are checked, else those of its address."""
+    client = scope.get("client")
+    return scope.get("key") or (client[0] if client else None)
+
+
+class Turnstile:
+    """What :class:`unitvec.api.protocol.BoundedProtocol` asks about each request, and the door around the application.
+
+    Between the two and the queue a request passes some rounds of the event loop. When a thousand come in one round, all
+    would find the queue's last place free; so those on their way are counted.
+
+    Args:
+        app: what answers those that are let in.
+        admit: raises :class:`unitvec.errors.Overloaded` for a client whose next request would be turned away, given
+            how many have been let in and not answered, of all clients and of this one.
+        traffic: counts those that are turned away.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Callable[[Hashable, int, int], None], traffic: Traffic) -> None:
+        self._app = app
+        self._admit = admit
+        self._traffic = traffic
+        self._inside: Counter[Hashable] = Counter()  # requests of each client
+        self._answers = {path.encode(): (path, *_answer(path)) for path in _PATHS}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if scope.pop("inside", False):
+                client = client_of(scope)
+                self._inside[client] -= 1
+                if not self._inside[client]:
+                    del self._inside[client]
+
+    def enter(self, scope: Scope) -> None:
+        """A request is whole. One that is still on its way to the server keeps no place from others."""
+        if scope["method"] == "POST" and scope["path"] in _PATHS:
+            scope["inside"] = True
+            self._inside[client_of(scope)] += 1
+
+    def answer(self, target: bytes, client: tuple[str, int] | None) -> bytes | None:
+        """The whole answer to a POST that has to go, None for one that may come in.
+
+        Args:
+            target: the request's target, its path first.
+            client: his address.
+        """
+        known = self._answers.get(target.partition(b"?")[0])
+        if known is None:
+            return None
+        host = client[0] if client else None
+        try:
+            self._admit(host, self._inside.total(), self._inside[host])
+        except Overloaded:
+            path, head, body = known
+        else:
+            return None
+        identity = f"{random.getrandbits(64):016x}"
+        self._traffic.answers["POST", path, 503] += 1
+        self._traffic.durations[path].add(0.0)
+        if log.isEnabledFor(logging.INFO):
+            fields = {"request": identity, "method": "POST", "path": path, "status": 503, "ms": 0.0}
+            log.info("request", extra={"fields": fields})
+        return b"%bx-request-id: %b\r\n\r\n%b" % (head, identity.encode(), body)
+
+
+def _answer(path: str) -> tuple[bytes, bytes]:
+    """Status line and headers without the empty line, and the body."""
+    response = error_response(path, Overloaded(BUSY))
+    lines = [b"HTTP/1.1 503 Service Unavailable", *(b"%b: %b" % pair for pair in response.raw_headers)]
+    return b"\r\n".join(lines) + b"\r\n", bytes(response.body)

@@ -1,0 +1,144 @@
+"""What a full queue is answered with, and that a connection outlives it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import Server
+from unitvec.serving.runner import BUSY
+
+BODY = b'{"model":"all-minilm","input":"one more"}'
+VERSION = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def post(path: str, *headers: str, body: bytes = BODY) -> bytes:
+    """A request, whole."""
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+class Line:
+    """A connection of which what comes is read answer by answer."""
+
+    def __init__(self, server: Server) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        self._stream = self._socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next answer."""
+        status = int(self._stream.readline().split()[1])
+        headers = {}
+        while line := self._stream.readline().strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        return status, headers, self._stream.read(int(headers["content-length"]))
+
+    def at_end(self) -> bool:
+        return self._stream.read(1) == b""
+
+
+@pytest.fixture
+def full(start: Callable[..., Server]) -> Iterator[Server]:
+    """A server that has taken as much as it may: one request."""
+    server = start("all-minilm", "--max-queue", "1")
+    texts = [f"passage {n} " + "word " * 200 for n in range(2_000)]
+    answers: list[int] = []
+
+    def bulk() -> None:
+        reply = server.client.post("/api/embed", json={"model": "all-minilm", "input": texts}, timeout=300)
+        answers.append(len(reply.json()["embeddings"]))
+
+    thread = threading.Thread(target=bulk)
+    thread.start()
+    line = Line(server)
+    while True:  # until there is no room
+        line.send(post("/api/embed"))
+        if line.answer()[0] == 503:
+            break
+        time.sleep(0.01)
+    yield server
+    assert thread.is_alive(), "the queue was empty again before all was tried"
+    server.stop()
+    thread.join()
+    assert answers in ([], [len(texts)])
+
+
+def test_each_api_says_so_in_its_own_form(full: Server) -> None:
+    line = Line(full)
+    forms = {
+        "/api/embed": {"error": BUSY},
+        "/api/embeddings?x=1": {"error": BUSY},
+        "/v1/embeddings": {"error": {"message": BUSY, "type": "api_error", "param": None, "code": None}},
+        "/embed": {"error": BUSY, "error_type": "Overloaded"},
+    }
+    identities = set()
+    for path, form in forms.items():  # all on one connection
+        line.send(post(path))
+        status, headers, body = line.answer()
+        assert (status, json.loads(body)) == (503, form)
+        assert int(headers["retry-after"]) >= 1
+        identities.add(headers["x-request-id"])
+    assert len(identities) == len(forms)
+    line.send(VERSION)
+    assert line.answer()[0] == 200
+    counted = re.findall(r'http_requests_total\{.*route="([^"]+)".*status="503"\} (\d+)', full.client.get("/metrics").text)
+    assert dict(counted) | {"/api/embed": "1"} == dict.fromkeys(("/api/embed", "/api/embeddings", "/v1/embeddings", "/embed"), "1")
+
+
+def test_however_the_request_arrives(full: Server) -> None:
+    line = Line(full)
+    whole = post("/api/embed")
+    line.send(whole[:-10])
+    time.sleep(0.1)
+    line.send(whole[-10:] + VERSION + whole)  # the rest of it, and two more behind it
+    assert [line.answer()[0] for _ in range(3)] == [503, 200, 503]
+    line.send(b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n")
+    line.send(b"3\r\nel\"\r\n0\r\n\r\n")
+    assert line.answer()[0] == 503
+    line.send(post("/api/embed", body=b"x" * 3_000_000))
+    assert line.answer()[0] == 503
+    line.send(post("/api/embed", "Connection: close"))
+    assert line.answer()[0] == 503
+    assert line.at_end()
+
+
+def test_a_caller_who_asks_first_is_told_before_he_sends(full: Server) -> None:
+    line = Line(full)
+    line.send(post("/api/embed", "Expect: 100-continue")[: -len(BODY)])
+    line.send(BODY)
+    status = line.answer()[0] if True else 0
+    assert status == 503
+
+
+def test_a_malformed_rest_ends_the_connection(full: Server) -> None:
+    line = Line(full)
+    line.send(b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n")
+    assert line.answer()[0] == 400
+    assert line.at_end()
+    assert full.client.get("/api/version").status_code == 200
+
+
+def test_a_place_is_not_kept_by_who_is_slow(start: Callable[..., Server]) -> None:
+    server = start("all-minilm", "--max-queue", "2")
+    slow = [Line(server) for _ in range(4)]
+    for line in slow:
+        line.send(post("/api/embed")[:-5])
+    time.sleep(0.2)
+    assert server.embed(input="quick")["embeddings"]
+    for line in slow:
+        line.send(post("/api/embed")[-5:])
+        assert line.answer()[0] == 200
+    for line in slow:  # a request that is given up frees its place, too
+        line.send(post("/api/embed"))
+        line._socket.close()
+    assert server.embed(input="and again")["embeddings"]
