@@ -38,12 +38,14 @@ def engine() -> Engine:
 def make(engine: Engine) -> Iterator[Callable[..., Runner]]:
     made: list[Runner] = []
 
-    def one(max_requests: int = 100, max_tokens: int = 10_000, batcher: Batcher | None = None) -> Runner:
+    def one(
+        max_requests: int = 100, max_tokens: int = 10_000, batcher: Batcher | None = None, workers: int = 1
+    ) -> Runner:
         made.append(
             Runner(
                 batcher or Batcher(),
                 engine.run,
-                workers=1,
+                workers=workers,
                 max_requests=max_requests,
                 max_tokens=max_tokens,
                 counters=Counters(),
@@ -151,3 +153,13 @@ def test_what_runs_beside_shares_the_memory(make: Callable[..., Runner], engine:
     for _ in range(3):
         engine.go.release()
     assert [job.result(20)[0, 0] for job in (first, second, third)] == [0, 0, 4]
+
+
+def test_one_request_has_work_for_all_lanes(engine: Engine, make: Callable[..., Runner]) -> None:
+    runner = make(batcher=Batcher(budget=0.001, equal=0.001, seconds_per_token=0.001, lanes=2), workers=2)
+    future = runner.submit("model", 1, [(1,), (2,), (3,), (4,)])
+    for _ in range(2):  # both have begun before either is done
+        assert engine.began.acquire(timeout=10)
+    for _ in range(4):
+        engine.go.release()
+    assert future.result(timeout=10)[:, 0].tolist() == [1, 2, 3, 4]

@@ -224,6 +224,8 @@ class Runner:
                     batch = None if self._beside else self._batcher.beside(now)
                     self._beside = self._beside or batch
                 if batch is not None:
+                    if self._free and self._batcher.waiting_requests:
+                        self._changed.notify()  # one request may have work for all
                     break
                 if self._closed and not self._batcher.waiting_requests:
                     self._changed.notify_all()
