@@ -35,6 +35,15 @@ class Line:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def flood(self, data: bytes, seconds: float) -> int:
+        """Bytes that could be sent, again and again, while nothing was read."""
+        self._socket.settimeout(1)
+        sent, end = 0, time.monotonic() + seconds
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while time.monotonic() < end:
+                sent += self._socket.send(data)
+        return sent
+
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
         status = int(self._stream.readline().split()[1])
@@ -115,10 +124,11 @@ def test_however_the_request_arrives(full: Server, connect: Callable[[Server], L
     time.sleep(0.1)
     line.send(whole[-10:] + VERSION + whole)  # the rest of it, and two more behind it
     assert [line.answer()[0] for _ in range(3)] == [503, 200, 503]
-    line.send(b'POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"mod\r\n')
-    line.send(b'3\r\nel"\r\n0\r\n\r\n')
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    line.send(b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
     assert line.answer()[0] == 503
-    line.send(post("/api/embed", body=b"x" * 3_000_000))
+    long = json.dumps({"model": "all-minilm", "input": "long " * 50_000}).encode()
+    line.send(post("/api/embed", body=long))
     assert line.answer()[0] == 503
     line.send(post("/api/embed", "Connection: close"))
     assert line.answer()[0] == 503
@@ -133,12 +143,14 @@ def test_a_caller_who_asks_first_is_told_before_he_sends(full: Server, connect: 
     assert line.answer()[0] == 503
 
 
-def test_a_malformed_rest_ends_the_connection(full: Server, connect: Callable[[Server], Line]) -> None:
+def test_what_the_answer_has_to_speak_to(full: Server, connect: Callable[[Server], Line]) -> None:
     line = connect(full)
-    line.send(b"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n")
-    assert line.answer()[0] == 400
-    assert line.at_end()
-    assert full.client.get("/api/version").status_code == 200
+    line.send(post("/api/embed", "Origin: http://localhost:3000", "X-Request-Id: mine"))
+    status, headers, _ = line.answer()
+    assert (status, headers["access-control-allow-origin"]) == (503, "http://localhost:3000")
+    assert headers["x-request-id"] == "mine"
+    line.send(post("/api/embed", "Origin: http://elsewhere.example"))
+    assert line.answer()[0] == 403
 
 
 def test_a_place_is_not_kept_by_who_is_slow(start: Callable[..., Server], connect: Callable[[Server], Line]) -> None:
@@ -151,9 +163,19 @@ def test_a_place_is_not_kept_by_who_is_slow(start: Callable[..., Server], connec
     for line in slow:
         line.send(post("/api/embed")[-5:])
         assert line.answer()[0] == 200
-    for line in slow:  # a request that is given up frees its place, too
-        line.send(post("/api/embed"))
+    for line in slow:  # requests that are given up free their places, those behind others too
+        line.send(post("/api/embed") * 8)
         line.close()
     time.sleep(1)
     for _ in range(2):
         assert server.embed(input="and again")["embeddings"]
+    line = connect(server)
+    line.send(post("/api/embed") * 2)
+    assert [line.answer()[0] for _ in range(2)] == [200, 200]
+
+
+def test_answers_that_nobody_reads_end_the_reading(full: Server, connect: Callable[[Server], Line]) -> None:
+    line = connect(full)
+    sent = line.flood(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" * 1_000, seconds=4)
+    assert sent < 40_000_000
+    assert full.client.get("/api/version").status_code == 200

@@ -1,7 +1,7 @@
 """Turns requests away while the queue is full, at the least cost there is.
 
 A server that is offered ten times what it can do answers nine of ten requests so, and whatever that costs is taken
-from those that were let in. So it is done in the protocol: no task, no routing, no JSON.
+from those that were let in. So plain requests are turned away in the protocol: no task, no routing, no JSON.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitvec.api.answers import error_response
 from unitvec.api.observe import Traffic, log
 from unitvec.errors import Overloaded
 from unitvec.serving.runner import BUSY
 
-_PATHS = ("/api/embed", "/api/embeddings", "/v1/embeddings", "/embed", "/invocations", "/")
+# Paths, and the routes that they are counted under.
+_ROUTES = {path: path for path in ("/api/embed", "/api/embeddings", "/v1/embeddings", "/embed")}
+_ROUTES |= dict.fromkeys(("/", "/invocations"), "/embed")
 
 
 def client_of(scope: Scope) -> Hashable:
@@ -45,24 +47,32 @@ class Turnstile:
         self._admit = admit
         self._traffic = traffic
         self._inside: Counter[Hashable] = Counter()  # requests of each client
-        self._answers = {path.encode(): (path, *_answer(path)) for path in _PATHS}
+        self._answers = {path.encode(): (route, *_answer(path)) for path, route in _ROUTES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+
+        async def send_noted(message: Message) -> None:
+            self._leave(scope)  # what is left is up to the reader
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_noted if "inside" in scope else send)
         finally:
-            if scope.pop("inside", False):
-                client = client_of(scope)
-                self._inside[client] -= 1
-                if not self._inside[client]:
-                    del self._inside[client]
+            self._leave(scope)
 
     def enter(self, scope: Scope) -> None:
-        """A request is whole. One that is still on its way to the server keeps no place from others."""
-        if scope["method"] == "POST" and scope["path"] in _PATHS:
+        """A request is whole, and its task has been made. One that still arrives keeps no place from others."""
+        if scope["method"] == "POST" and scope["path"] in _ROUTES:
             scope["inside"] = True
             self._inside[client_of(scope)] += 1
+
+    def _leave(self, scope: Scope) -> None:
+        if scope.pop("inside", False):
+            client = client_of(scope)
+            self._inside[client] -= 1
+            if not self._inside[client]:
+                del self._inside[client]
 
     def answer(self, target: bytes, client: tuple[str, int] | None) -> bytes | None:
         """The whole answer to a POST that has to go, None for one that may come in.
@@ -71,21 +81,22 @@ class Turnstile:
             target: the request's target, its path first.
             client: his address.
         """
-        known = self._answers.get(target.partition(b"?")[0])
+        path = target.partition(b"?")[0]
+        known = self._answers.get(path)
         if known is None:
             return None
         host = client[0] if client else None
         try:
             self._admit(host, self._inside.total(), self._inside[host])
         except Overloaded:
-            path, head, body = known
+            route, head, body = known
         else:
             return None
         identity = f"{random.getrandbits(64):016x}"
-        self._traffic.answers["POST", path, 503] += 1
-        self._traffic.durations[path].add(0.0)
+        self._traffic.answers["POST", route, 503] += 1
+        self._traffic.durations[route].add(0.0)
         if log.isEnabledFor(logging.INFO):
-            fields = {"request": identity, "method": "POST", "path": path, "status": 503, "ms": 0.0}
+            fields = {"request": identity, "method": "POST", "path": path.decode(), "status": 503, "ms": 0.0}
             log.info("request", extra={"fields": fields})
         return b"%bx-request-id: %b\r\n\r\n%b" % (head, identity.encode(), body)
 

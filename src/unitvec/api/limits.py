@@ -12,7 +12,7 @@ from unitvec.api.answers import error_response
 from unitvec.errors import Overloaded, TextTooLong, UnitvecError
 
 _UPLOADS = "/api/blobs/"  # whole model files: they go to disk as they come, and have limits of their own
-_SMALL = 64 << 10  # bytes of a body that is always taken: all connections' together are not many
+SMALL = 64 << 10  # bytes of a body that is always taken: all connections' together are not many
 
 
 class TooLarge(UnitvecError):
@@ -76,7 +76,7 @@ class LimitMiddleware:
             await self._app(scope, receive, send)
             return
         length = _length(scope)
-        if length is not None and length <= _SMALL:  # the parser cuts it there
+        if length is not None and length <= SMALL:  # the parser cuts it there
             await self._app(scope, receive, send)
             return
         if length is not None and length > self._limits.body:
@@ -92,7 +92,7 @@ class LimitMiddleware:
             self._held += size
             if came > self._limits.body:
                 raise self._too_large()
-            if came > _SMALL and self._held > self._limits.bodies:
+            if came > SMALL and self._held > self._limits.bodies:
                 raise Overloaded("too many large requests are being answered, please try again")
             return message
 

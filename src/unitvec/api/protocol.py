@@ -14,11 +14,12 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from unitvec.api.busy import Turnstile
-from unitvec.api.limits import Limits
+from unitvec.api.limits import SMALL, Limits
 
 _PIPELINED = 64  # requests that may wait behind one that is being answered on the same connection
 _PIECE = 4_096  # bytes that are parsed at once: a few hundred requests at most
 _STALLED = 6  # times its patience that an answer may wait for its reader to take a byte
+_SPOKEN_TO = (b"expect", b"origin", b"transfer-encoding", b"x-request-id")  # headers that an answer depends on
 _UNPARSED = HTTPStatus.BAD_REQUEST, "Invalid HTTP request received."
 
 
@@ -53,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _held = b""  # what came behind more requests than may wait
     _unread = 0  # bytes of an answer at the last look
     _turned_away: bytes | None = None  # the answer to a request of which the rest is awaited, and dropped
+    _first = True  # no request of what came at once has been turned away
     _stalled = 0  # looks since they became fewer
     _watch: asyncio.TimerHandle | None = None
 
@@ -77,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or of several."""
         self._came += len(data)
+        self._first = True
         if self._held:
             self._held += data
         else:
@@ -138,6 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The parser has met the empty line."""
         self._in_head = False
+        self._unset_keepalive_if_required()
         size, hosts = len(self.url), 0
         for name, value in self.headers:
             size += len(name) + len(value) + 4
@@ -171,16 +175,29 @@ class BoundedProtocol(HttpToolsProtocol):
             )
         elif not self._upgrading:
             super().on_message_complete()
-            if self.turnstile and not self.cycle.response_complete:
+            # One that waits behind another has no task yet, and never will if the connection goes first.
+            if self.turnstile and not self.pipeline and not self.cycle.response_complete:
                 self.turnstile.enter(self.cycle.scope)  # type: ignore[arg-type]
 
     def _turn_away(self) -> bool:
-        """Whether the request is not let in. Only what the parser's next words cannot change is decided here: one that
-        stands behind another, wants to be told to send its body, or is the connection's last, goes the usual way."""
-        waits = self.expect_100_continue or (self.cycle is not None and not self.cycle.response_complete)
-        if self.turnstile and not waits and self.parser.get_method() == b"POST" and self.parser.should_keep_alive():
-            self._turned_away = self.turnstile.answer(self.url, self.client)
-        return self._turned_away is not None
+        """Whether the request is not let in, which is for plain ones alone: whole in a moment, the first of what came,
+        with nothing unread before it, and with nothing that the answer would have to speak to."""
+        if (
+            self.turnstile is None
+            or not self._first
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or not self.parser.should_keep_alive()
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.transport.get_write_buffer_size()
+        ):
+            return False
+        headers = dict(self.headers)
+        if not headers.keys().isdisjoint(_SPOKEN_TO) or not 0 <= int(headers.get(b"content-length", -1)) <= SMALL:
+            return False
+        self._turned_away = self.turnstile.answer(self.url, self.client)
+        self._first = self._turned_away is None
+        return not self._first
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer what the parser refused."""
