@@ -16,6 +16,7 @@ from onnxscript import ir
 
 _SMALLEST = 32 << 20  # bytes of weights that are not worth a stage of their own
 _STAGES = 16
+_WHOLE = 128 << 20  # bytes of a model that is one stage: between two of them threads fall asleep
 
 
 def cut(graph: ir.Graph, ir_version: int) -> Iterator[tuple[ModelProto, list[str]]]:
@@ -75,7 +76,8 @@ def _bounds(weights: list[int], movable: list[int], fixed: list[int]) -> list[in
     count = len(weights)
     # Between a model's layers fewer values cross than anywhere within them.
     fewest = min(movable[count // 4 : 3 * count // 4 + 1])
-    limit = max(_SMALLEST, sum(weights) // _STAGES)
+    whole = sum(weights)
+    limit = whole if whole <= _WHOLE else max(_SMALLEST, whole // _STAGES)
     bounds, weight = [0], 0
     for position, size in enumerate(weights):
         if weight >= limit and movable[position] <= fewest and not fixed[position]:
