@@ -111,6 +111,7 @@ def test_a_model_in_stages_is_the_same_model(
     texts = [[4, 5, 6], list(range(40)), [1]]
     whole = Engine(checkpoint.spec, checkpoint.tensors, threads=1)
     monkeypatch.setattr(stages, "_SMALLEST", 0)
+    monkeypatch.setattr(stages, "_WHOLE", 0)
     parts = Engine(checkpoint.spec, checkpoint.tensors, threads=1, cache_dir=tmp_path)
     assert len(parts._stages) >= 3
     assert parts.resident_bytes == whole.resident_bytes

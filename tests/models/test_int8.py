@@ -104,6 +104,7 @@ def test_in_stages_and_kept(tmp_path: Path, name: str, monkeypatch: pytest.Monke
     checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf"))
     whole = engine(checkpoint, planned(checkpoint)).run(texts(10))
     monkeypatch.setattr(stages, "_SMALLEST", 0)
+    monkeypatch.setattr(stages, "_WHOLE", 0)
     for _ in range(2):  # built, then read
         parts = engine(checkpoint, planned(checkpoint), cache_dir=tmp_path)
         assert len(parts._stages) >= 3

@@ -96,7 +96,7 @@ class Engine:
             for number, built in enumerate(stages):
                 weights = coming.pop().result()
                 coming += [reader.submit(bind, later, tensors) for later in stages[number + 1 : number + 2]]
-                stage = LoadedStage(built, weights, threads, spin=spin, alone=len(stages) == 1)
+                stage = LoadedStage(built, weights, threads, spin=spin)
                 del weights
                 self.resident_bytes += stage.settle(own, values)
                 values |= stage.run(values, None)

@@ -25,10 +25,9 @@ class LoadedStage:
         weights: as :func:`bind` gives them; the session may read them for as long as it lives.
         threads: cores that one run uses.
         spin: whether they wait for each other awake.
-        alone: whether there are no other stages.
     """
 
-    def __init__(self, built: graph.Stage, weights: Weights, threads: int, *, spin: bool, alone: bool) -> None:
+    def __init__(self, built: graph.Stage, weights: Weights, threads: int, *, spin: bool) -> None:
         self.built = built
         self.inputs = built.inputs
         self.weights = weights
@@ -38,7 +37,7 @@ class LoadedStage:
         options.log_severity_level = 3  # errors come as exceptions
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if not alone:  # the next stage wants the cores at once
+        else:  # but not when it is done: others want the cores at once, the next stage first of all
             options.add_session_config_entry("session.force_spinning_stop", "1")
         bound = [_ort_value(built.parameters[name][0], array) for name, array in self.weights.items()]
         options.add_external_initializers(list(self.weights), bound)
