@@ -57,7 +57,7 @@ class Turnstile:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noted if "inside" in scope else send)
+            await self._app(scope, receive, send_noted)
         finally:
             self._leave(scope)
 
