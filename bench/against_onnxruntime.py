@@ -12,7 +12,6 @@ machine was is printed with the figures.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +20,8 @@ from statistics import median
 
 import numpy as np
 
-from servers import Figures, Others, Recipe, quietest, started
-from unitvec.bench import load, machine
+from servers import Figures, Others, Recipe, quietest, started, write_report
+from unitvec.bench import load
 from unitvec.bench.measure import Bench, Measurement
 from unitvec.bench.texts import Texts
 from yardstick import Yardstick
@@ -160,8 +159,7 @@ def main() -> None:
         if name not in GOALS:
             print(f"{name:<55} {value:>9,.4g}")
     if asked.json:
-        report = {"machine": machine.describe(), "seed": asked.seed, "medians": medians, "rounds": rounds}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(asked.json, seed=asked.seed, medians=medians, rounds=rounds)
 
 
 if __name__ == "__main__":

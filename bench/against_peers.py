@@ -12,16 +12,15 @@ virtual environment in VENVS, or does not start, is left out and said to be.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from servers import Figures, Others, Recipe, quietest, started
+from servers import Figures, Others, Recipe, quietest, started, write_report
 from unitvec import config
-from unitvec.bench import load, machine, plot
+from unitvec.bench import load, plot
 from unitvec.bench.measure import Bench
 from unitvec.bench.texts import Texts
 from unitvec.errors import UnitvecError
@@ -123,8 +122,7 @@ def main() -> None:
     medians = {name: _medians(of) for name, of in rounds.items()}
     print(table(medians))
     if asked.json:
-        report = {"machine": machine.describe(), "medians": medians, "rounds": rounds}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(asked.json, medians=medians, rounds=rounds)
     if asked.plot:
         names = ("idle, p50 ms", "idle, p99 ms", "under bulk, p50 ms", "under bulk, p99 ms")
         plot.draw({name: tuple(of[key] / 1000 for key in names) for name, of in medians.items()}, asked.plot)

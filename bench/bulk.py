@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from unitvec.bench import machine
+from servers import write_report
 from unitvec.bench.texts import Texts
 from yardstick import SIZES, Yardstick
 
@@ -191,7 +191,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:<40} {value:>14,.4g}")
     if asked.json:
-        asked.json.write_text(json.dumps({"machine": machine.describe(), asked.what: figures}, indent=2) + "\n")
+        write_report(asked.json, **{asked.what: figures})
 
 
 if __name__ == "__main__":

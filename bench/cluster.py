@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -21,9 +20,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from servers import Figures, Recipe, started
+from servers import Figures, Recipe, started, write_report
 from unitvec import config
-from unitvec.bench import load, machine
+from unitvec.bench import load
 from unitvec.bench.measure import Bench
 from unitvec.bench.texts import Texts
 
@@ -125,8 +124,7 @@ def main() -> None:
         for key, value in found.items():
             print(f"  {key:<36} {value:>9.4g}")
     if asked.json:
-        report = {"machine": machine.describe(), "seed": asked.seed, "medians": medians, "rounds": rounds}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(asked.json, seed=asked.seed, medians=medians, rounds=rounds)
 
 
 if __name__ == "__main__":

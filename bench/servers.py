@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unitvec.bench import load
+from unitvec.bench import load, machine
 from unitvec.bench.measure import Bench
 from unitvec.bench.texts import Texts
 from unitvec.errors import UnitvecError
@@ -131,3 +132,8 @@ class Others:
             if int(parts[2]) in self._groups:
                 ours += int(parts[11]) + int(parts[12])
         return sum(fields), sum(fields) - idle, ours
+
+
+def write_report(path: Path, **found: object) -> None:
+    """What was found, and on which machine, as JSON."""
+    path.write_text(json.dumps({"machine": machine.describe(), **found}, indent=2) + "\n")

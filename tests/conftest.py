@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def unitvec(*arguments: str, timeout: float = 120, **options: object) -> subproc
     """Run the command line to its end."""
     command = [sys.executable, "-m", "unitvec", *arguments]
     return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload]
+
+
+def need(program: str, untested: str) -> None:
+    """Skip where ``program`` is missing, and loudly: what is then not tested; in CI it may not be missing."""
+    if shutil.which(program) is None:
+        message = f"{program} is missing, {untested} NOT TESTED: apt-get install {program}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        warnings.warn(pytest.PytestWarning(message), stacklevel=2)
+        pytest.skip(message)
 
 
 class Server:

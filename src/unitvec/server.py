@@ -126,12 +126,13 @@ async def _serve(settings: Settings, stores: Stores, at: socket.socket, names: S
     await asyncio.gather(*(service.pool.pin(name) for name in names))
     tidy()
     traffic = Traffic()
-    in_memory = lambda name: bool(service.pool.resident(name))  # noqa: E731
-    app = application(service, settings, stores, names, traffic, in_memory=in_memory)
+    app = application(
+        service, settings, stores, names, traffic, in_memory=lambda name: bool(service.pool.resident(name))
+    )
     _greet(settings, service)
     # A key may have room where others have none, and what is not for this server does not wait here.
-    asks = settings.door.keys or settings.upstream
-    await listening(app, settings, at, None if asks else Turnstile(app, service.admit, traffic))
+    alike = not (settings.door.keys or settings.upstream)
+    await listening(app, settings, at, Turnstile(app, service.admit, traffic) if alike else None)
     await asyncio.to_thread(service.runner.close, drop=True)
 
 

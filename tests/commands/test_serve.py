@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Server, free_port, unitvec
+from tests.conftest import Server, free_port, need, unitvec
 
 
 def test_a_port_in_use_is_one_line_that_says_what_to_do() -> None:
@@ -139,12 +136,7 @@ def test_unloading_gives_the_memory_back(start: Callable[..., Server]) -> None:
 
 def test_a_resident_model_answers_without_a_file(all_minilm: str, tmp_path: Path) -> None:
     """Every system call that takes a file's name is written down."""
-    if shutil.which("strace") is None:
-        message = "strace is missing, THAT ANSWERS TOUCH NO FILE IS NOT TESTED: apt-get install strace"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        warnings.warn(pytest.PytestWarning(message), stacklevel=1)
-        pytest.skip(message)
+    need("strace", "THAT ANSWERS TOUCH NO FILE IS")
     log = tmp_path / "calls"
     server = Server(
         all_minilm, under=["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", "trace=%file", "-o", str(log)]

@@ -1,11 +1,9 @@
-import os
-import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from real_registry import LAYERS, Proxy, proxy_to, publish, running_registry
+from tests.conftest import need
 from tiny_model import write_model_folder
 
 
@@ -17,12 +15,7 @@ def model_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``HOST:PORT`` of a real registry that has library/m:latest."""
-    if shutil.which("docker-registry") is None:
-        message = "docker-registry is missing, PULLING IS NOT TESTED: apt-get install docker-registry"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        warnings.warn(pytest.PytestWarning(message), stacklevel=1)
-        pytest.skip(message)
+    need("docker-registry", "PULLING IS")
     with running_registry(tmp_path_factory.mktemp("registry")) as host:
         publish(host, "library/m", "latest", LAYERS)
         yield host

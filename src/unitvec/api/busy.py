@@ -6,15 +6,13 @@ from those that were let in. So plain requests are turned away in the protocol: 
 
 from __future__ import annotations
 
-import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Hashable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitvec.api.answers import error_response
-from unitvec.api.observe import Traffic, log
+from unitvec.api.observe import Traffic, new_identity
 from unitvec.errors import Overloaded
 from unitvec.serving.runner import BUSY
 
@@ -82,22 +80,19 @@ class Turnstile:
             client: his address.
         """
         path = target.partition(b"?")[0]
-        known = self._answers.get(path)
-        if known is None:
+        ready = self._answers.get(path)
+        if ready is None:
             return None
         host = client[0] if client else None
         try:
             self._admit(host, self._inside.total(), self._inside[host])
         except Overloaded:
-            route, head, body = known
+            route, head, body = ready
         else:
             return None
-        identity = f"{random.getrandbits(64):016x}"
-        self._traffic.answers["POST", route, 503] += 1
-        self._traffic.durations[route].add(0.0)
-        if log.isEnabledFor(logging.INFO):
-            fields = {"request": identity, "method": "POST", "path": path.decode(), "status": 503, "ms": 0.0}
-            log.info("request", extra={"fields": fields})
+        identity = new_identity()
+        known = {"request": identity, "method": "POST", "path": path.decode()}
+        self._traffic.answered("POST", route, 503, 0.0, known)
         return b"%bx-request-id: %b\r\n\r\n%b" % (head, identity.encode(), body)
 
 

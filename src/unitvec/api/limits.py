@@ -75,7 +75,7 @@ class LimitMiddleware:
         if scope["type"] != "http" or scope["path"].startswith(_UPLOADS):
             await self._app(scope, receive, send)
             return
-        length = _length(scope)
+        length = body_length(scope)
         if length is not None and length <= SMALL:  # the parser cuts it there
             await self._app(scope, receive, send)
             return
@@ -105,7 +105,7 @@ class LimitMiddleware:
         return TooLarge(f"the request body is over the limit of {self._limits.body >> 20} MiB")
 
 
-def _length(scope: Scope) -> int | None:
+def body_length(scope: Scope) -> int | None:
     """Bytes of a request's body; None where it comes in chunks. The parser has seen to it that it is a number."""
     headers = Headers(scope=scope)
     if "transfer-encoding" in headers:

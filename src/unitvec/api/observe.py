@@ -8,7 +8,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -53,6 +53,18 @@ class Traffic:
     durations: dict[str, Durations] = field(default_factory=lambda: defaultdict(Durations))
     in_flight: int = 0
 
+    def answered(self, method: str, route: str, status: int, seconds: float, known: Mapping[str, object]) -> None:
+        """Count an answer, and write its line with what is ``known`` of the request."""
+        self.answers[method, route, status] += 1
+        self.durations[route].add(seconds)
+        if log.isEnabledFor(logging.INFO):
+            log.info("request", extra={"fields": {**known, "status": status, "ms": round(seconds * 1000, 2)}})
+
+
+def new_identity() -> str:
+    """Tells a request from others; it is no secret."""
+    return f"{random.getrandbits(64):016x}"
+
 
 class ObserveMiddleware:
     """One line a request. Handlers add to ``scope["log"]`` what is worth knowing; never a text or a key.
@@ -76,7 +88,7 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         sent = Headers(scope=scope).get("x-request-id", "")
-        identity = sent if _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
+        identity = sent if _REQUEST_ID.fullmatch(sent) else new_identity()
         fields: dict[str, object] = {"request": identity, "method": scope["method"], "path": scope["path"]}
         scope["log"] = fields
         status = 499  # nobody was there to hear the answer
@@ -99,7 +111,4 @@ class ObserveMiddleware:
             seconds = time.perf_counter() - began
             route = self._route_of(scope)
             self._traffic.in_flight -= 1
-            self._traffic.answers[scope["method"], route, status] += 1
-            self._traffic.durations[route].add(seconds)
-            if log.isEnabledFor(logging.INFO):
-                log.info("request", extra={"fields": fields | {"status": status, "ms": round(seconds * 1000, 2)}})
+            self._traffic.answered(scope["method"], route, status, seconds, fields)

@@ -14,12 +14,12 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from unitvec.api.busy import Turnstile
-from unitvec.api.limits import SMALL, Limits
+from unitvec.api.limits import SMALL, Limits, body_length
 
 _PIPELINED = 64  # requests that may wait behind one that is being answered on the same connection
 _PIECE = 4_096  # bytes that are parsed at once: a few hundred requests at most
 _STALLED = 6  # times its patience that an answer may wait for its reader to take a byte
-_SPOKEN_TO = (b"expect", b"origin", b"transfer-encoding", b"x-request-id")  # headers that an answer depends on
+_SPOKEN_TO = (b"expect", b"origin", b"x-request-id")  # headers that an answer depends on
 _UNPARSED = HTTPStatus.BAD_REQUEST, "Invalid HTTP request received."
 
 
@@ -169,7 +169,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._turned_away is not None:
             answer, self._turned_away = self._turned_away, None
             self.transport.write(answer)
-            self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -192,8 +191,8 @@ class BoundedProtocol(HttpToolsProtocol):
             or self.transport.get_write_buffer_size()
         ):
             return False
-        headers = dict(self.headers)
-        if not headers.keys().isdisjoint(_SPOKEN_TO) or not 0 <= int(headers.get(b"content-length", -1)) <= SMALL:
+        length = body_length(self.scope)  # type: ignore[arg-type]
+        if length is None or length > SMALL or any(name in _SPOKEN_TO for name, _ in self.headers):
             return False
         self._turned_away = self.turnstile.answer(self.url, self.client)
         self._first = self._turned_away is None
@@ -219,8 +218,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if not self._arriving or self.flow.read_paused or self.loop.time() - self._began < patience:
             return
-        answered = not self._in_head and self.cycle is not None and self.cycle.response_complete
-        answered = answered and self._turned_away is None
+        awaited = self._in_head or self._turned_away is not None
+        answered = not awaited and self.cycle is not None and self.cycle.response_complete
         if answered:
             self.transport.close()
         elif self._came < self.limits.pace:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unitvec.commands.setting import setting
+
 if TYPE_CHECKING:
     from unitvec.cluster.deploy import Scale
 
@@ -37,39 +39,32 @@ def ray_option(what: str) -> Callable[[F], F]:
 
 _OPTIONS = [
     ray_option("Serve"),
-    click.option(
+    setting(
         "--min-replicas",
-        envvar="UNITVEC_MIN_REPLICAS",
+        "UNITVEC_MIN_REPLICAS",
+        "With --ray: replicas, each of --threads x --workers cores, that are always there.",
         type=click.IntRange(min=0),
         default=1,
-        show_envvar=True,
-        show_default=True,
-        help="With --ray: replicas, each of --threads x --workers cores, that are always there.",
     ),
-    click.option(
+    setting(
         "--max-replicas",
-        envvar="UNITVEC_MAX_REPLICAS",
+        "UNITVEC_MAX_REPLICAS",
+        "With --ray: replicas at the busiest.  [default: as many as the cluster has room for]",
         type=click.IntRange(min=1),
-        show_envvar=True,
-        help="With --ray: replicas at the busiest.  [default: as many as the cluster has room for]",
     ),
-    click.option(
+    setting(
         "--target-requests",
-        envvar="UNITVEC_TARGET_REQUESTS",
+        "UNITVEC_TARGET_REQUESTS",
+        "With --ray: requests in a replica, on average, from which on there are to be more replicas.",
         type=click.FloatRange(min=0.1),
         default=8,
-        show_envvar=True,
-        show_default=True,
-        help="With --ray: requests in a replica, on average, from which on there are to be more replicas.",
     ),
-    click.option(
+    setting(
         "--scale-down-after",
-        envvar="UNITVEC_SCALE_DOWN_AFTER",
+        "UNITVEC_SCALE_DOWN_AFTER",
+        "With --ray: seconds that there have been more replicas than needed before one is given up.",
         type=click.FloatRange(min=0),
         default=300,
-        show_envvar=True,
-        show_default=True,
-        help="With --ray: seconds that there have been more replicas than needed before one is given up.",
     ),
 ]
 

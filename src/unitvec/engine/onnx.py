@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,12 @@ class Engine:
         values = _values(pack(probe, multiple=self._multiple))
         self._stages: list[LoadedStage] = []
         with ThreadPoolExecutor(1) as reader:  # the next stage's weights, while onnxruntime lays out this one's
-            coming = [reader.submit(bind, built, tensors) for built in stages[:1]]
-            for number, built in enumerate(stages):
-                weights = coming.pop().result()
-                coming += [reader.submit(bind, later, tensors) for later in stages[number + 1 : number + 2]]
+            coming = reader.submit(bind, stages[0], tensors)
+            for built, later in zip_longest(stages, stages[1:]):
+                weights = coming.result()
+                if later is not None:
+                    coming = reader.submit(bind, later, tensors)
                 stage = LoadedStage(built, weights, threads, spin=spin)
-                del weights
                 self.resident_bytes += stage.settle(own, values)
                 values |= stage.run(values, None)
                 self._stages.append(stage)

@@ -130,7 +130,7 @@ class Runner:
         job.future.add_done_callback(lambda future: self._cancelled(job) if future.cancelled() else None)
         return job.future
 
-    def check(self, client: Hashable, tokens: int = 1, *, inside: int = 0, own: int = 0) -> None:
+    def check(self, client: Hashable, tokens: int, *, inside: int = 0, own: int = 0) -> None:
         """Turn a request away before work is spent on it.
 
         Args:

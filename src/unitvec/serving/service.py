@@ -56,8 +56,8 @@ class Service:
     ) -> Embeddings:
         """See :meth:`unitvec.serving.backend.Backend.embed`."""
         began = time.perf_counter_ns()
-        if texts and not self.cache.enabled:  # what is kept needs no place in the queue
-            self.runner.check(client, len(texts))
+        if texts:
+            self.admit(client, tokens=len(texts))
         async with self.pool.use(name, keep_alive) as resident:
             loaded = time.perf_counter_ns()
             ids = await self._encode(resident, texts, context, truncate) if texts else []
@@ -67,10 +67,10 @@ class Service:
         steps = ("load", began, loaded), ("tokenize", loaded, encoded), ("run", encoded, time.perf_counter_ns())
         return Embeddings(finish(vectors, dimensions), sum(map(len, ids)), loaded - began, steps)
 
-    def admit(self, client: Hashable, inside: int, own: int) -> None:
+    def admit(self, client: Hashable, inside: int = 0, own: int = 0, *, tokens: int = 1) -> None:
         """Turn a request away before work is spent on it; see :meth:`unitvec.serving.runner.Runner.check`."""
         if not self.cache.enabled:  # what is kept needs no place in the queue
-            self.runner.check(client, inside=inside, own=own)
+            self.runner.check(client, tokens, inside=inside, own=own)
 
     @property
     def max_requests(self) -> int:
