@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from unitvec import pages
 from unitvec.checkpoint.checkpoint import Tensors
-from unitvec.engine import graph, memory, quantize
+from unitvec.engine import graph, memory, outliers, quantize
 from unitvec.engine.stage import LoadedStage, Values, bind
 from unitvec.models.config import ModelSpec
 
@@ -87,7 +87,10 @@ class Engine:
         self.resident_bytes = 0
         self._multiple = _VECTOR if spec.plan else 1
         stages = graph.load(spec, cache_dir)
-        tensors = quantize.quantized(tensors, spec.plan, [name for stage in stages for name in stage.parameters])
+        wanted = [name for stage in stages for name in stage.parameters]
+        drawn = np.random.default_rng(0).integers(0, spec.transformer.vocab_size, _DRAWN)
+        largest = outliers.largest(spec, tensors, _values(pack(list(drawn))), threads, cache_dir)
+        tensors = quantize.quantized(tensors, spec, wanted, largest)
         own = tensors if isinstance(tensors, Tensors) else None  # others may be somebody else's too
         probe = [np.linspace(0, spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
         values = _values(pack(probe, multiple=self._multiple))
@@ -139,6 +142,7 @@ _RESULT = "embeddings"
 # Attention over more padding adds the same numbers in another order, and what differs in the last bit may round to
 # another of 8 bits. Padded to whole vectors of the processor, the order stays.
 _VECTOR = 16
+_DRAWN = 8, 16  # texts and tokens of each that show a model's outliers
 _LARGE = 128 << 20  # bytes of a micro-batch that are given back when it is done
 _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

@@ -30,7 +30,6 @@ def cut(graph: ir.Graph, ir_version: int) -> Iterator[tuple[ModelProto, list[str
     reads = [_reads(node) for node in nodes]
     made = {name: position for position, node in enumerate(nodes) for name in node.output}
     last_read = {name: position for position, names in enumerate(reads) for name in names}
-    last_read |= {value.name: len(nodes) for value in model.graph.output}
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     sizes = {name: math.prod(tensor.dims) * _itemsize(tensor.data_type) for name, tensor in initializers.items()}
     # numpy has no bfloat16, and what a stage gives is looked at.
@@ -38,6 +37,7 @@ def cut(graph: ir.Graph, ir_version: int) -> Iterator[tuple[ModelProto, list[str
     fixed = {name: at for name, at in made.items() if name not in movable}
     weights = [sum(sizes.get(name, 0) for name in names) for names in reads]
     bounds = _bounds(weights, _crossing(movable, last_read, len(nodes)), _crossing(fixed, last_read, len(nodes)))
+    last_read |= {value.name: len(nodes) for value in model.graph.output}
     for begin, end in pairwise(bounds):
         names = set().union(*reads[begin:end])
         came = [name for name in names if made.get(name, end) < begin]

@@ -80,19 +80,22 @@ class Rows:
     Attributes:
         zero: the number that stands for 0.0, of 0 to 255: 128 where activations are as often negative as positive.
         size: numbers of a row that share a scale, activations and weights alike; None for all of them.
-        fine: activations are in 12 bits, as two numbers each; only without ``size``.
+        exact: columns of the activations that stay in float32, the largest: they would set the scale of all others.
+        smooth: the power of its size that each other column is divided by, and its weights multiplied by.
     """
 
     zero: int = 128
     size: int | None = None
-    fine: bool = False
+    exact: int = 16
+    smooth: float = 0.5
 
     def groups(self, inputs: int) -> int:
         """How many scales a row of ``inputs`` numbers has."""
         return inputs // self.size if self.size and inputs % self.size == 0 else 1
 
-
-FINE = 16  # steps that the second number of a fine activation divides one of the first into
+    def columns(self, inputs: int) -> int:
+        """How many of ``inputs`` columns stay in float32."""
+        return min(self.exact, inputs // 4)
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,16 @@ class Blocks:
     size: int = 32
 
 
-Form = Rows | Blocks
-Plan = tuple[tuple[str, Form], ...]  # by the layers' names within a transformer's layer: ("mlp.up_proj", Rows())
+@dataclass(frozen=True)
+class Watched:
+    """A linear layer in float32 that tells how large each column of its activations gets: what rows are made from."""
+
+
+Form = Rows | Blocks | Watched
+# By the layers' names within a transformer's layer: ("mlp.up_proj", Rows()). LAST before a name means that of the last
+# layer, whose errors nothing evens out any more; None is float32.
+Plan = tuple[tuple[str, Form | None], ...]
+LAST = "last."
 Dtype = Literal["float32", "int8"]
 
 

@@ -32,7 +32,7 @@ class Embedder(nn.Module):
         super().__init__(name="")
         self.transformer = TRANSFORMERS[type(spec.transformer)](spec.transformer)
         self.transformer._set_name("")  # its parameters stand at the checkpoint's root
-        quantize(self.transformer, spec.plan)
+        quantize(self.transformer, spec.plan, spec.transformer.num_hidden_layers)
         self.pooling = Pooling(spec.pooling)
         self.dense = nn.ModuleList(
             [Dense(d.in_features, d.out_features, bias=d.bias, activation=d.activation) for d in spec.dense]

@@ -7,24 +7,24 @@ a text's vector does not depend on its neighbours. The products are onnxruntime'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 from onnxscript import ir, nn
 
-from unitvec.models.config import FINE, Blocks, Form, Plan, Rows
+from unitvec.models.config import Blocks, Form, Plan, Rows, Watched
 from unitvec.models.layers import Linear, Op, Value
-from unitvec.models.plans import kind_of
+from unitvec.models.plans import form_of
 
 _MICROSOFT = "com.microsoft"
+LARGEST = ".largest"  # behind a weight's name: the output that tells of its activations
 _TINY = 1e-12  # the scale of a row of zeros
 
 
-def quantize(embedder: nn.Module, plan: Plan) -> None:
-    """Put 8-bit layers in the place of those that ``plan`` names."""
-    forms = dict(plan)
+def quantize(embedder: nn.Module, plan: Plan, layers: int) -> None:
+    """Put 8-bit layers in the place of those that ``plan`` names in a model of so many layers."""
     for path, parent in list(embedder.named_modules()):
         for name, child in list(parent.named_children()):
-            form = forms.get(kind_of(f"{path}.{name}") or "")
+            form = form_of(f"{path}.{name}", plan, layers)
             if form and isinstance(child, Linear):
                 setattr(parent, name, _layer(form, child))
 
@@ -32,8 +32,8 @@ def quantize(embedder: nn.Module, plan: Plan) -> None:
 class RowsLinear(nn.Module):
     """``x @ weight.T + bias`` with an 8-bit scale for each row of x and each column of the product.
 
-    Weights lie as int8 [inputs, outputs], one array a group of inputs; of a fine layer, each stands once more below
-    itself at a sixteenth of its size, for the part of an activation that its first 8 bits leave over.
+    Weights lie as int8 [inputs, outputs], one array a group of inputs. ``columns`` of x stay in float32 and are
+    multiplied by ``outer``; ``inner`` is zero for them, and what the others are multiplied by before they are rounded.
     """
 
     def __init__(self, form: Rows, linear: Linear) -> None:
@@ -41,11 +41,16 @@ class RowsLinear(nn.Module):
         self.form = form
         self.inputs = linear.inputs
         self.bias = linear.bias
+        exact = form.columns(self.inputs)
+        self.columns = nn.Parameter([exact], dtype=ir.DataType.INT64)
+        self.inner = nn.Parameter([self.inputs])
+        self.outer = nn.Parameter([exact, linear.outputs])
         self.weights, self.scales = [], []
         self.groups = form.groups(self.inputs)
-        rows = self.inputs // self.groups * (2 if form.fine else 1)
         for group in range(self.groups):
-            weight = nn.Parameter([rows, linear.outputs], dtype=ir.DataType.INT8, name=f"weight.{group}")
+            weight = nn.Parameter(
+                [self.inputs // self.groups, linear.outputs], dtype=ir.DataType.INT8, name=f"weight.{group}"
+            )
             scale = nn.Parameter([linear.outputs], name=f"scale.{group}")
             setattr(self, f"weight_{group}", weight)
             setattr(self, f"scale_{group}", scale)
@@ -53,56 +58,45 @@ class RowsLinear(nn.Module):
             self.scales.append(scale)
 
     def forward(self, op: Op, x: Value) -> Value:
-        scales, numbers = _quantized(op, x, self.form, self.inputs)
+        read: dict[Rows, _Quantized] = x.meta.setdefault("int8", {})
+        if self.form not in read:  # queries, keys and values read the same: their columns are the same too
+            read[self.form] = _quantized(op, x, self.form, self.inner, self.columns)
+        of = read[self.form]
         zero = op.Constant(value=ir.tensor(self.form.zero, dtype=ir.DataType.UINT8))
-        parts, of_group = [numbers], [scales]
+        parts, scales = [of.numbers], [of.scales]
         if self.groups > 1:
-            parts = op.Split(numbers, axis=1, num_outputs=self.groups, _outputs=self.groups)
-            of_group = op.Split(scales, axis=1, num_outputs=self.groups, _outputs=self.groups)
-        total = None
+            parts = op.Split(of.numbers, axis=1, num_outputs=self.groups, _outputs=self.groups)
+            scales = op.Split(of.scales, axis=1, num_outputs=self.groups, _outputs=self.groups)
+        total = op.Gemm(of.outliers, self.outer, self.bias)
         for group, part in enumerate(parts):
             product = op.MatMulIntegerToFloat(
                 part, self.weights[group], 1.0, self.scales[group], zero, _domain=_MICROSOFT
             )
             product.type = ir.TensorType(ir.DataType.FLOAT)  # the builder knows standard operators only
-            product = op.Mul(product, of_group[group])
-            total = product if total is None else op.Add(total, product)
-        return total if self.bias is None else op.Add(total, self.bias)
+            total = op.Add(total, op.Mul(product, scales[group]))
+        return total
 
 
-def _quantized(op: Op, x: Value, form: Rows, width: int) -> tuple[Value, Value]:
-    """Scales, float32 [T, groups], and what they multiply: uint8 [T, width], twice as wide if fine.
+class _Quantized(NamedTuple):
+    """An activation [T, inputs]: scales, float32 [T, groups], what they multiply, uint8 [T, inputs], and its outliers,
+    float32 [T, columns]."""
 
-    Layers that read the same values share them: queries, keys and values do.
-    """
-    made: dict[tuple[object, ...], Value] = x.meta.setdefault("int8", {})
+    scales: Value
+    numbers: Value
+    outliers: Value
 
-    def once(key: tuple[object, ...], make: Callable[[], Value]) -> Value:
-        if key not in made:
-            made[key] = make()
-        return made[key]
 
+def _quantized(op: Op, x: Value, form: Rows, inner: Value, columns: Value) -> _Quantized:
+    width = int(inner.shape[0])
     groups = form.groups(width)
-    size = width // groups
     zero = op.Constant(value=ir.tensor(form.zero, dtype=ir.DataType.UINT8))
-
-    def scale() -> Value:
-        rows = op.Reshape(x, [-1, groups, size]) if groups > 1 else x
-        above = op.Mul(op.ReduceMax(rows, [-1], keepdims=int(groups == 1)), 1 / (255 - form.zero))
-        below = op.Mul(op.ReduceMin(rows, [-1], keepdims=int(groups == 1)), -1 / form.zero)
-        return op.Max(above, below, _TINY)
-
-    def coarse() -> Value:
-        return op.QuantizeLinear(x, scales, op.Expand(zero, op.Shape(scales)), axis=1, block_size=size)
-
-    def fine() -> Value:
-        steps = op.Div(x, scales)
-        first = op.QuantizeLinear(steps, 1.0, zero)
-        second = op.QuantizeLinear(op.Sub(steps, op.Round(steps)), 1 / FINE, zero)
-        return op.Concat(first, second, axis=1)
-
-    scales = once((form.zero, groups), scale)
-    return scales, once((form.zero, groups, form.fine), fine if form.fine else coarse)
+    rest = op.Mul(x, inner)
+    rows = op.Reshape(rest, [-1, groups, width // groups]) if groups > 1 else rest
+    above = op.Mul(op.ReduceMax(rows, [-1], keepdims=int(groups == 1)), 1 / (255 - form.zero))
+    below = op.Mul(op.ReduceMin(rest, [-1]), -1 / form.zero)  # of the whole row: quicker, and GELU's is soon reached
+    scales = op.Max(above, below, _TINY)
+    numbers = op.QuantizeLinear(rest, scales, op.Expand(zero, op.Shape(scales)), axis=1, block_size=width // groups)
+    return _Quantized(scales, numbers, op.Gather(x, columns, axis=1))
 
 
 class BlockLinear(nn.Module):
@@ -133,5 +127,19 @@ class BlockLinear(nn.Module):
         return product if self.bias is None else op.Add(product, self.bias)
 
 
+class WatchedLinear(Linear):
+    """The same layer, and an output of the graph: how large each column of x gets, float32 [inputs]."""
+
+    def forward(self, op: Op, x: Value) -> Value:
+        op.builder.add_output(op.ReduceMax(op.Abs(x), [0], keepdims=0), f"{self.weight.name}{LARGEST}")
+        return super().forward(op, x)
+
+
 def _layer(form: Form, linear: Linear) -> nn.Module:
-    return RowsLinear(form, linear) if isinstance(form, Rows) else BlockLinear(form, linear)
+    match form:
+        case Rows():
+            return RowsLinear(form, linear)
+        case Blocks():
+            return BlockLinear(form, linear)
+        case Watched():
+            return WatchedLinear(linear.inputs, linear.outputs, bias=linear.bias is not None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from unitvec.models.config import (
+    LAST,
     BertConfig,
     Blocks,
+    Form,
     Gemma3Config,
     Plan,
     Qwen3Config,
@@ -14,34 +16,38 @@ from unitvec.models.config import (
     TransformerConfig,
 )
 
-_ROWS, _FINE = Rows(), Rows(fine=True)
-_DECODER = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
+_ROWS = Rows()
+# What an activation function's output is multiplied by has outliers in columns that change from token to token.
+_GATED: Plan = (
+    ("self_attn.q_proj", _ROWS),
+    ("self_attn.o_proj", _ROWS),
+    ("mlp.gate_proj", _ROWS),
+    ("mlp.up_proj", _ROWS),
+    ("mlp.down_proj", Blocks()),
 )
 
 PLANS: dict[type[TransformerConfig], Plan] = {
     BertConfig: (
         ("attention.self.query", _ROWS),
-        # Values lose most of all, and pass it on undiminished; keys lose just too much for the ranking.
+        ("attention.self.key", _ROWS),
+        ("attention.self.value", _ROWS),
         ("attention.output.dense", _ROWS),
-        ("intermediate.dense", _FINE),
-        ("output.dense", Rows(zero=24, size=128)),  # GELU gives nothing below -0.17
+        ("intermediate.dense", _ROWS),
+        ("output.dense", Rows(zero=24, size=512, smooth=0)),  # GELU gives nothing below -0.17
+        (LAST + "attention.self.value", None),
+        (LAST + "attention.output.dense", None),
     ),
-    # One head's keys and values are read by all: few weights, and errors in them count for most.
-    Gemma3Config: tuple((name, Blocks()) for name in _DECODER if name not in ("self_attn.k_proj", "self_attn.v_proj")),
-    Qwen3Config: tuple((name, Blocks()) for name in _DECODER),
+    Gemma3Config: _GATED,  # one head's keys and values are read by all: few weights, and errors in them count for most
+    Qwen3Config: (*_GATED, ("self_attn.k_proj", Blocks()), ("self_attn.v_proj", Blocks())),
 }
 
-_LAYER = re.compile(r"(?:.*\.)?layers?\.\d+\.(.+)")
+_LAYER = re.compile(r"(?:.*\.)?layers?\.(\d+)\.(.+)")
 
 
-def kind_of(name: str) -> str | None:
-    """Which of a transformer layer's parts a name means, ``"mlp.up_proj"``; None outside of the layers."""
-    found = _LAYER.fullmatch(name)
-    return found[1] if found else None
+def form_of(name: str, plan: Plan, layers: int) -> Form | None:
+    """What ``plan`` wants the layer ``name`` to be, ``"encoder.layer.3.output.dense"`` in a model of so many layers."""
+    if not (found := _LAYER.fullmatch(name)):
+        return None
+    forms, kind = dict(plan), found[2]
+    last = int(found[1]) == layers - 1
+    return forms[LAST + kind] if last and LAST + kind in forms else forms.get(kind)
