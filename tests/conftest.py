@@ -41,10 +41,10 @@ def unitvec(*arguments: str, timeout: float = 120, **options: object) -> subproc
     return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **options)  # type: ignore[call-overload]
 
 
-def need(program: str, untested: str) -> None:
+def need(program: str, untested: str, *, package: str | None = None) -> None:
     """Skip where ``program`` is missing, and loudly: what is then not tested; in CI it may not be missing."""
     if shutil.which(program) is None:
-        message = f"{program} is missing, {untested} NOT TESTED: apt-get install {program}"
+        message = f"{program} is missing, {untested} NOT TESTED: apt-get install {package or program}"
         if os.environ.get("CI"):
             pytest.fail(message)
         warnings.warn(pytest.PytestWarning(message), stacklevel=2)

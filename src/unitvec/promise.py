@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from unitvec.commands.compare import TEXTS as MANY_SCRIPTS
 
 if TYPE_CHECKING:
     from unitvec.engine.onnx import FloatArray
-    from unitvec.local import Model
 
 COSINE_MEAN, COSINE_LEAST = 0.999, 0.998
 RECALL, NDCG_LOSS = 0.98, 0.003
@@ -63,7 +62,14 @@ class Kept:
         )
 
 
-def measure(exact: Model, other: Model) -> Kept:
+class Embeds(Protocol):
+    """What is measured: a model, however it was loaded."""
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Unit vectors [len(texts), width]."""
+
+
+def measure(exact: Embeds, other: Embeds) -> Kept:
     """Embed the same texts with both and compare."""
     sample = texts()
     cosines = np.einsum("ij,ij->i", exact.embed(sample), other.embed(sample), dtype=np.float64)
