@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from unitvec.engine import graph
 from unitvec.engine.stage import LoadedStage, Values, Weights, bind
-from unitvec.models.config import ModelSpec, Rows, Watched
-from unitvec.models.int8 import LARGEST
+from unitvec.models.config import LARGEST, ModelSpec, Rows, Watched
 
 
 def largest(

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 Weights = Mapping[str, Array]
 
 _PART = re.compile(r"(.+)\.((?:weight|scale)(?:\.\d+)?|columns|inner|outer)")
-_SMALLEST = 1e-30  # a row of zeros has a scale too
+_SMALLEST = 1e-30  # a row of zeros has a scale too, and a column a size
 _SMALLEST_COLUMN = 1e-3  # beside the largest: tokens drawn at random may leave one of zeros
 _CHUNK = 1 << 18  # numbers that are quantized at once: the steps in between stay in the processor's cache
 
@@ -83,7 +83,7 @@ def _in_rows(matrix: Floats, form: Rows, largest: Floats) -> dict[str, Array]:
     """The parameters of :class:`unitvec.models.int8.RowsLinear`."""
     inputs = matrix.shape[1]
     columns = np.sort(np.argsort(-largest, kind="stable")[: form.columns(inputs)])
-    inner = np.maximum(largest, _SMALLEST_COLUMN * largest.max()) ** np.float32(-form.smooth)
+    inner = np.maximum(largest, max(_SMALLEST, _SMALLEST_COLUMN * largest.max())) ** np.float32(-form.smooth)
     rest = matrix / inner
     inner[columns], rest[:, columns] = 0, 0
     parts: dict[str, Array] = {"columns": columns, "inner": inner, "outer": np.ascontiguousarray(matrix[:, columns].T)}

@@ -110,6 +110,7 @@ class Watched:
     """A linear layer in float32 that tells how large each column of its activations gets: what rows are made from."""
 
 
+LARGEST = ".largest"  # behind a weight's name: the output of the graph that a watched layer tells it by
 Form = Rows | Blocks | Watched
 # By the layers' names within a transformer's layer: ("mlp.up_proj", Rows()). LAST before a name means that of the last
 # layer, whose errors nothing evens out any more; None is float32.

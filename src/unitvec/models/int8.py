@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 from onnxscript import ir, nn
 
-from unitvec.models.config import Blocks, Form, Plan, Rows, Watched
+from unitvec.models.config import LARGEST, Blocks, Form, Plan, Rows, Watched
 from unitvec.models.layers import Linear, Op, Value
 from unitvec.models.plans import form_of
 
 _MICROSOFT = "com.microsoft"
-LARGEST = ".largest"  # behind a weight's name: the output that tells of its activations
 _TINY = 1e-12  # the scale of a row of zeros
 
 
