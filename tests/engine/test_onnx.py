@@ -17,7 +17,8 @@ from unitvec import pages
 from unitvec.checkpoint import gguf
 from unitvec.checkpoint.checkpoint import Tensors
 from unitvec.engine import memory, stages
-from unitvec.engine.onnx import Engine, pack
+from unitvec.engine.onnx import Engine
+from unitvec.engine.packing import pack
 from unitvec.engine.stage import LoadedStage, Values
 from unitvec.errors import InvalidCheckpoint
 

@@ -13,7 +13,7 @@ from tests.models import tiny
 from tests.models.test_architectures import cosine
 from unitvec.checkpoint import gguf
 from unitvec.checkpoint.checkpoint import Checkpoint, Tensors
-from unitvec.engine import stages
+from unitvec.engine import memory, stages
 from unitvec.engine.onnx import Engine
 from unitvec.engine.quantize import quantized
 from unitvec.models.config import LAST, Blocks, Plan, Rows
@@ -76,6 +76,48 @@ def test_a_vector_does_not_depend_on_its_neighbours(tmp_path: Path, name: str) -
         mixed[order[start : start + 7]] = small.run([sample[index] for index in order[start : start + 7]])
     length = np.linalg.norm(alone, axis=1, keepdims=True)
     assert np.abs(mixed / length - alone / length).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_nor_on_how_attention_is_divided(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = gguf.read(MAKE[name]().write(tmp_path / "model.gguf"))
+    small, sample = engine(checkpoint, planned(checkpoint)), texts(30)
+    alone = np.concatenate([small.run([text]) for text in sample])
+    monkeypatch.setattr(memory, "SCORES", 4 * tiny.HEADS * len(sample) * 48 * 20)  # 20 places of 48 at once
+    assert memory.block_size(checkpoint.spec, len(sample), 48) < 48
+    length = np.linalg.norm(alone, axis=1, keepdims=True)
+    assert np.abs(small.run(sample) / length - alone / length).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3", "gemma3"])
+@pytest.mark.parametrize("damage", ["zero", "not finite"])
+def test_weights_that_tell_of_no_outliers(tmp_path: Path, name: str, damage: str) -> None:
+    """Values that are all zero, or a word nobody uses whose numbers are none: no reason for texts to suffer."""
+    model = MAKE[name]()
+    if damage == "zero":
+        for matrix in (weight for key, weight in model.weights.items() if key.endswith("attn_v.weight")):
+            matrix[:] = 0
+    else:
+        model.weights["token_embd.weight"][90:] = np.nan
+    checkpoint = gguf.read(model.write(tmp_path / "model.gguf"))
+    cosines = cosine(engine(checkpoint, planned(checkpoint)).run(texts(50)), engine(checkpoint, ()).run(texts(50)))
+    assert cosines.min() > 0.99
+
+
+def test_a_model_with_few_places_and_odd_sizes(tmp_path: Path) -> None:
+    model = tiny.bert()
+    model.weights["position_embd.weight"] = model.weights["position_embd.weight"][:9]
+    model.metadata["context_length"] = 9
+    checkpoint = gguf.read(model.write(tmp_path / "model.gguf"))
+    sample = [text[:9] for text in texts(20)]
+    assert cosine(engine(checkpoint, planned(checkpoint)).run(sample), engine(checkpoint, ()).run(sample)).min() > 0.99
+
+
+def test_a_layer_that_does_not_divide_into_blocks_stays_in_float32(tmp_path: Path) -> None:
+    checkpoint = gguf.read(tiny.qwen3().write(tmp_path / "model.gguf"))
+    plan = (("mlp.down_proj", Blocks(size=64)),)  # of 96 inputs
+    same = np.array_equal(engine(checkpoint, plan).run(texts(5)[:1]), engine(checkpoint, ()).run(texts(5)[:1]))
+    assert same
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma3"])

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unitvec.engine.onnx import Engine, FloatArray, IntArray
+from unitvec.engine.onnx import Engine, FloatArray
+from unitvec.engine.packing import IntArray
 from unitvec.models.config import ModelSpec
 
 _MOST = 4  # threads that still make a single text faster

@@ -15,44 +15,11 @@ import onnxruntime as ort
 from unitvec import pages
 from unitvec.checkpoint.checkpoint import Tensors
 from unitvec.engine import graph, memory, outliers, quantize
+from unitvec.engine.packing import Inputs, IntArray, pack
 from unitvec.engine.stage import LoadedStage, Values, bind
 from unitvec.models.config import ModelSpec
 
-IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-Inputs = dict[str, npt.NDArray[np.int64 | np.bool]]
-
-
-def pack(texts: Sequence[Sequence[int] | IntArray], block: int | None = None, multiple: int = 1) -> Inputs:
-    """The graph's inputs (``unitvec.models.layers.PackedBatch``) for texts of token ids, none of them empty.
-
-    Args:
-        texts: token ids of each text.
-        block: places that attention takes at once; None for all.
-        multiple: attention is padded to a multiple of so many places.
-    """
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    longest = -(-int(lengths.max()) // multiple) * multiple
-    count = -(-longest // (block or longest))  # blocks
-    size = -(-longest // count)  # of each: as equal as can be
-    starts = np.cumsum(lengths) - lengths
-    text_of = np.repeat(np.arange(len(texts)), lengths)
-    positions = np.arange(len(text_of)) - starts[text_of]
-    places = np.arange(count * size)
-    inside = places < lengths[:, None]
-    spread = np.where(inside, starts[:, None] + places, 0)
-    return {
-        "ids": np.concatenate([np.asarray(text, np.int64) for text in texts]),
-        "texts": text_of,
-        "positions": positions,
-        "lengths": lengths,
-        "places": places[:longest],
-        "inside": inside[:, None, None, :longest],
-        "spread": spread[:, :longest],
-        "blocks": np.ascontiguousarray(spread.reshape(len(texts), count, size).swapaxes(0, 1)),
-        "block_places": places.reshape(count, size),
-        "slots": (positions // size * len(texts) + text_of) * size + positions % size,
-    }
 
 
 class Engine:
@@ -88,8 +55,7 @@ class Engine:
         self._multiple = _VECTOR if spec.plan else 1
         stages = graph.load(spec, cache_dir)
         wanted = [name for stage in stages for name in stage.parameters]
-        drawn = np.random.default_rng(0).integers(0, spec.transformer.vocab_size, _DRAWN)
-        largest = outliers.largest(spec, tensors, _values(pack(list(drawn))), threads, cache_dir)
+        largest = outliers.largest(spec, tensors, threads, cache_dir)
         tensors = quantize.quantized(tensors, spec, wanted, largest)
         own = tensors if isinstance(tensors, Tensors) else None  # others may be somebody else's too
         probe = [np.linspace(0, spec.transformer.vocab_size - 1, 4, dtype=np.int64)]
@@ -142,7 +108,6 @@ _RESULT = "embeddings"
 # Attention over more padding adds the same numbers in another order, and what differs in the last bit may round to
 # another of 8 bits. Padded to whole vectors of the processor, the order stays.
 _VECTOR = 16
-_DRAWN = 8, 16  # texts and tokens of each that show a model's outliers
 _LARGE = 128 << 20  # bytes of a micro-batch that are given back when it is done
 _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

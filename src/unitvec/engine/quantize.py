@@ -40,11 +40,14 @@ def quantized(tensors: Weights, spec: ModelSpec, wanted: Iterable[str], largest:
         return tensors
     made: dict[str, Callable[[], Array]] = {}
     layers: dict[str, _Layer] = {}
-    for name in wanted:
+    names = set(wanted)
+    for name in names:
         part = _PART.fullmatch(name)
         matrix = f"{part[1]}.weight" if part else ""
         form = form_of(part[1], spec.plan, spec.transformer.num_hidden_layers) if part else None
-        if part and isinstance(form, Rows | Blocks) and matrix in tensors:
+        # A layer that does not divide into blocks is left in float32, and has no scale.
+        whole = isinstance(form, Blocks) and part and f"{part[1]}.scale" not in names
+        if part and isinstance(form, Rows | Blocks) and not whole and matrix in tensors:
             layer = layers.setdefault(matrix, _Layer(partial(_parts, tensors, matrix, form, largest)))
             made[name] = partial(layer.take, part[2])
         elif name in tensors:

@@ -24,7 +24,7 @@ def quantize(embedder: nn.Module, plan: Plan, layers: int) -> None:
     for path, parent in list(embedder.named_modules()):
         for name, child in list(parent.named_children()):
             form = form_of(f"{path}.{name}", plan, layers)
-            if form and isinstance(child, Linear):
+            if form and isinstance(child, Linear) and not (isinstance(form, Blocks) and child.inputs % form.size):
                 setattr(parent, name, _layer(form, child))
 
 

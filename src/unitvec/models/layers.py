@@ -220,8 +220,11 @@ def attend(
         op.builder.push_module("block")  # names of its own: the builder counts nodes anew in here
         places, inside, k, v = batch.places, batch.inside, keys, values
         if sight.back or sight.ahead:  # keys out of sight of the whole block are left out
-            begin = op.Max(op.Sub(op.Gather(at, [0]), [sight.back - 1]), [0]) if sight.back else [0]
-            end = op.Add(op.Gather(at, [-1]), [sight.ahead]) if sight.ahead else [_FAR]
+            begin, end = [0], [_FAR]
+            if sight.back:
+                begin = _down(op, op.Max(op.Sub(op.Gather(at, [0]), [sight.back - 1]), [0]), _SLAB)
+            if sight.ahead:
+                end = _down(op, op.Add(op.Gather(at, [-1]), [sight.ahead + _VECTOR - 1]), _VECTOR)
             along = (places, 0), (inside, 3), (k, 1), (v, 1)
             places, inside, k, v = (op.Slice(x, begin, end, [axis]) for x, axis in along)
         mask = _mask(op, at, places, inside, sight)
@@ -240,7 +243,13 @@ def attend(
     return op.Gather(op.Reshape(seen, [-1, width]), batch.slots, axis=0)
 
 
+# Sums over keys have the same order to the last bit wherever a block's begin: onnxruntime's products add 256 at a time.
+_SLAB, _VECTOR = 256, 16
 _FAR = 2**62  # past any text's end
+
+
+def _down(op: Op, place: Value, multiple: int) -> Value:
+    return op.Mul(op.Div(place, [multiple]), [multiple])
 
 
 def _mask(op: Op, at: Value, places: Value, inside: Value, sight: Sight) -> Value:
