@@ -17,7 +17,7 @@ from unitvec.checkpoint.checkpoint import Tensors
 from unitvec.engine import graph, memory, outliers, quantize
 from unitvec.engine.packing import Inputs, IntArray, pack
 from unitvec.engine.stage import LoadedStage, Values, bind
-from unitvec.models.config import ModelSpec
+from unitvec.models.config import VECTOR, ModelSpec
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -52,7 +52,9 @@ class Engine:
     ) -> None:
         self.spec = spec
         self.resident_bytes = 0
-        self._multiple = _VECTOR if spec.plan else 1
+        # Attention over more padding adds the same numbers in another order, and what differs in the last bit may round
+        # to another of 8 bits. Padded to whole vectors, the order stays.
+        self._multiple = VECTOR if spec.plan else 1
         stages = graph.load(spec, cache_dir)
         wanted = [name for stage in stages for name in stage.parameters]
         largest = outliers.largest(spec, tensors, threads, cache_dir)
@@ -105,9 +107,6 @@ def weight_bytes(spec: ModelSpec, cache_dir: Path | None = None) -> int:
 
 
 _RESULT = "embeddings"
-# Attention over more padding adds the same numbers in another order, and what differs in the last bit may round to
-# another of 8 bits. Padded to whole vectors of the processor, the order stays.
-_VECTOR = 16
 _LARGE = 128 << 20  # bytes of a micro-batch that are given back when it is done
 _SHRINK = ort.RunOptions()
 _SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

@@ -13,6 +13,7 @@ Activation = Literal["identity", "tanh", "gelu", "gelu_tanh", "silu", "relu"]
 # Q8_BLOCK numbers of a row.
 TableType = Literal["float32", "float16", "bfloat16", "int8"]
 Q8_BLOCK = 32
+VECTOR = 16  # places: sums over whole vectors of the processor have one order, to the last bit
 
 
 @dataclass(frozen=True)

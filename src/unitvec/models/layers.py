@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from onnxscript import ir, nn
 
-from unitvec.models.config import Q8_BLOCK, Activation, PoolingMode, TableType
+from unitvec.models.config import Q8_BLOCK, VECTOR, Activation, PoolingMode, TableType
 
 Op = Any  # onnxscript's OpBuilder and the values that it returns are made at run time
 Value = Any
@@ -224,7 +224,7 @@ def attend(
             if sight.back:
                 begin = _down(op, op.Max(op.Sub(op.Gather(at, [0]), [sight.back - 1]), [0]), _SLAB)
             if sight.ahead:
-                end = _down(op, op.Add(op.Gather(at, [-1]), [sight.ahead + _VECTOR - 1]), _VECTOR)
+                end = _down(op, op.Add(op.Gather(at, [-1]), [sight.ahead + VECTOR - 1]), VECTOR)
             along = (places, 0), (inside, 3), (k, 1), (v, 1)
             places, inside, k, v = (op.Slice(x, begin, end, [axis]) for x, axis in along)
         mask = _mask(op, at, places, inside, sight)
@@ -244,7 +244,7 @@ def attend(
 
 
 # Sums over keys have the same order to the last bit wherever a block's begin: onnxruntime's products add 256 at a time.
-_SLAB, _VECTOR = 256, 16
+_SLAB = 256
 _FAR = 2**62  # past any text's end
 
 
