@@ -31,12 +31,14 @@ def serve(port: int, replicas: int) -> None:
     """`unitvec serve --ray`, with replicas that do nothing."""
     from unitvec import cli
     from unitvec.cluster import deploy
+    from unitvec.cluster.calls import Call
     from unitvec.cluster.replica import Replica
     from unitvec.serving.backend import Embeddings
 
     class Idle(Replica):
-        async def embed(self, _: object, texts: list[str], __: object) -> Embeddings:
-            return Embeddings(np.full((len(texts), 384), 0.051, np.float32), 8 * len(texts), 0)
+        async def embed(self, call: Call) -> list[Embeddings]:
+            counts = (len(texts) for texts, _ in call.requests)
+            return [Embeddings(np.full((count, 384), 0.051, np.float32), 8 * count, 0) for count in counts]
 
     Idle.__name__ = "Replica"
     deploy.Replica = Idle  # type: ignore[misc]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 import ray
@@ -21,6 +20,7 @@ from unitvec.cluster.connect import connect
 from unitvec.cluster.ingress import Ingress
 from unitvec.cluster.replica import Replica
 from unitvec.cluster.router import ModelRouter
+from unitvec.cluster.scale import Scale, room
 from unitvec.cluster.service import ClusterService
 from unitvec.errors import UnitvecError
 from unitvec.store.name import Name
@@ -28,41 +28,6 @@ from unitvec.store.stores import Stores
 
 APPLICATION = "unitvec"
 DRAIN = 60.0  # seconds that a replica which is no longer needed is given to finish
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How many replicas there are.
-
-    Attributes:
-        least: replicas that are always there.
-        most: replicas at the busiest; None for as many as the cluster has room for.
-        target: requests in a replica, on average, from which on there are to be more.
-        memory: bytes of each for models; None for 80 % of its cores' share of the node.
-        patience: seconds that there have been too many of them before one is given up.
-    """
-
-    least: int
-    most: int | None
-    target: float
-    patience: float
-    memory: int | None
-
-    def autoscaling(self, cores: int) -> AutoscalingConfig:
-        """The same in Serve's words."""
-        return AutoscalingConfig(
-            min_replicas=self.least,
-            initial_replicas=max(1, self.least),
-            max_replicas=self.most or max(1, self.least, _room(cores)),
-            target_ongoing_requests=self.target,
-            upscale_delay_s=5,
-            downscale_delay_s=self.patience,
-        )
-
-
-def _room(cores: int) -> int:
-    """Replicas of so many cores for which the cluster has room now, if it is known."""
-    return int(ray.cluster_resources().get("CPU", 0)) // cores if ray.is_initialized() else 0
 
 
 def replicas(settings: server.Settings, scale: Scale, names: Sequence[Name]) -> Application:
@@ -141,7 +106,7 @@ def serve_here(
         handle = serve.get_deployment_handle("Replica", APPLICATION)
     else:
         cores = settings.threads * settings.workers
-        if _room(cores) < max(1, scale.least):
+        if room(cores) < max(1, scale.least):
             told = f"{max(1, scale.least)} x {cores}"
             click.echo(f"The cluster has too few free cores for {told}: waiting for more nodes.", err=True)
         try:

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 
 from unitvec import config, server
+from unitvec.cluster.calls import Answer, Call, Request
 from unitvec.errors import UnitvecError
-from unitvec.serving.backend import Embeddings, Figures
-from unitvec.serving.batcher import Ids
+from unitvec.serving.backend import Figures
 from unitvec.store.name import Name
 
 
@@ -46,13 +46,20 @@ class Replica:
         stores = config.stores()
         for name in names:
             await asyncio.to_thread(stores.fetch, name, source=settings.source)
+        self._requests = 0
         self._service = server.make_service(mine, stores)
         await asyncio.gather(*(self._service.pool.pin(name) for name in names))
 
-    async def embed(
-        self, name: Name, texts: Sequence[str] | Sequence[Ids], options: dict[str, Any]
-    ) -> Embeddings | UnitvecError:
-        """See :meth:`unitvec.serving.backend.Backend.embed`."""
+    async def embed(self, call: Call) -> list[Answer]:
+        """An answer to each request; see :meth:`unitvec.serving.backend.Backend.embed`."""
+        self._requests += len(call.requests)
+        try:
+            return await asyncio.gather(*(self._answer(call.name, request) for request in call.requests))
+        finally:
+            self._requests -= len(call.requests)
+
+    async def _answer(self, name: Name, request: Request) -> Answer:
+        texts, options = request
         try:
             return await self._service.embed(name, texts, **options)
         except UnitvecError as error:
@@ -73,6 +80,10 @@ class Replica:
     def record_routing_stats(self) -> dict[str, Any]:
         """What Serve passes on to the routers: the models that are in memory here or on their way."""
         return {"models": self._service.pool.names()}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve passes on to :func:`unitvec.cluster.scale.wanted`."""
+        return {"requests": self._requests}
 
     def check_health(self) -> None:
         """Raises where nothing can run here any more: Serve then replaces the replica."""

@@ -8,11 +8,16 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from unitvec.cluster.calls import Call
+
 
 class ModelRouter(RequestRouter):
-    """Serve's router, told of models.
+    """Serve's router, told of models and of requests.
 
-    Serve picks the shortest queue of the first group that has a place; this class says what the groups are.
+    Serve picks from the first group that has a place; this class says what the groups are. Queues are counted
+    here, by requests: Serve counts calls, and takes each replica's word for them, which is old when many are on their
+    way. Its number, where calls of other doors are in, decides between equals.
+
     Replicas tell their models about once a second. Until then, and for a model that nobody has, all
     routers agree on the same replica by its highest random weight (Thaler and Ravishankar 1998), so that
     one replica loads it and not each. When all who have a model are busy, the next one in that order
@@ -27,23 +32,39 @@ class ModelRouter(RequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """The groups, best first."""
-        if pending_request is None or not pending_request.args:
+        call = _call_of(pending_request)
+        if call is None or pending_request is None:
             return [candidate_replicas]
-        model = pending_request.args[0].short
+        model = call.name.short
         # Serve waits between its tries only where it is told to.
         pending_request.routing_context.should_backoff = True
         having = [replica for replica in candidate_replicas if model in replica.routing_stats.get("models", ())]
-        random.shuffle(having)  # of equal queues Serve takes the first
         others = sorted(
             (replica for replica in candidate_replicas if replica not in having),
             key=lambda replica: _weight(model, replica.replica_id),
         )
-        if others and all(self._queue(replica) >= self._busy for replica in having):
+        queues = {replica.replica_id: self._queue(call, replica.replica_id) for replica in candidate_replicas}
+        if others and all(max(queues[replica.replica_id]) >= self._busy for replica in having):
             having.append(others.pop())
-        return [having, others]
+        random.shuffle(having)
+        having.sort(key=lambda replica: queues[replica.replica_id])
+        if having:
+            call.choice = len(having)
+            call.goes_to(having[0].replica_id)
+        return [having[:1], having[1:], others]
 
-    def _queue(self, replica: RunningReplica) -> int:
-        return self.replica_queue_len_cache.get(replica.replica_id) or 0
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ARG002
+        """Serve's word for where a call went."""
+        if (call := _call_of(pending_request)) is not None:
+            call.goes_to(replica_id)
+
+    def _queue(self, call: Call, replica: ReplicaID) -> tuple[int, int]:
+        return call.queues[replica], self.replica_queue_len_cache.get(replica) or 0
+
+
+def _call_of(pending_request: PendingRequest | None) -> Call | None:
+    first = next(iter(pending_request.args), None) if pending_request else None
+    return first if isinstance(first, Call) else None
 
 
 def _weight(model: str, replica: ReplicaID) -> bytes:

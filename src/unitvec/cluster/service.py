@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from unitvec.cluster.calls import Answer, Call, Together
 from unitvec.errors import Overloaded, UnitvecError
 from unitvec.serving.backend import Embeddings, Figures, Running
 from unitvec.serving.batcher import Ids
@@ -24,6 +25,7 @@ from unitvec.store.name import Name
 log = logging.getLogger("unitvec")
 
 _TRIES = 4  # replicas that one request may lose before it is given up: it may be what kills them
+_LOST = RayActorError, ReplicaUnavailableError, grpc.aio.AioRpcError
 _PATIENCE = 5.0  # seconds that a replica is given to tell how it does
 
 
@@ -42,6 +44,7 @@ class ClusterService:
         self._embed = replicas.options(
             method_name="embed", request_serialization="pickle", response_serialization="pickle"
         )
+        self._together = Together(self._send)
         self.counters = Counters()
         self.max_requests = max_requests
 
@@ -65,12 +68,16 @@ class ClusterService:
             "client": client,
         }
         began = time.perf_counter_ns()
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
             try:
-                answer = await self._once(name, texts, options)
+                # Who has lost a replica goes alone, so that nobody suffers from the company of what kills them.
+                if tries:
+                    answer = await self._together.alone(name, (texts, options))
+                else:
+                    answer = await self._together.ask(name, (texts, options), client)
             except BackPressureError:
                 raise Overloaded(BUSY) from None
-            except (RayActorError, ReplicaUnavailableError, grpc.aio.AioRpcError) as error:
+            except _LOST as error:
                 log.warning("a replica was lost", extra={"fields": {"error": type(error).__name__}})
                 continue
             if isinstance(answer, UnitvecError):
@@ -78,16 +85,14 @@ class ClusterService:
             return dataclasses.replace(answer, steps=(("replica", began, time.perf_counter_ns()),))
         raise Overloaded(f"{_TRIES} replicas died with this request")
 
-    async def _once(
-        self, name: Name, texts: Sequence[str] | Sequence[Ids], options: dict[str, Any]
-    ) -> Embeddings | UnitvecError:
-        response = self._embed.remote(name, texts, options)
+    async def _send(self, call: Call) -> list[Answer]:
+        response = self._embed.remote(call)
         try:
-            answer: Embeddings | UnitvecError = await response
-        except asyncio.CancelledError:  # the caller has gone: the replica need not go on
+            answers: list[Answer] = await response
+        except asyncio.CancelledError:  # the callers have gone: the replica need not go on
             response.cancel()
             raise
-        return answer
+        return answers
 
     async def running(self) -> list[Running]:
         """The models in memory anywhere, each once: the bytes of all copies, the time of the one that stays longest."""

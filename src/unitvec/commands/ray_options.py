@@ -11,7 +11,7 @@ import click
 from unitvec.commands.setting import setting
 
 if TYPE_CHECKING:
-    from unitvec.cluster.deploy import Scale
+    from unitvec.cluster.scale import Scale
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,6 +81,6 @@ def scale_of(options: dict[str, Any]) -> Scale:
     least, most = options["min_replicas"], options["max_replicas"]
     if most is not None and most < least:
         raise click.UsageError(f"--max-replicas {most} is less than --min-replicas {least}")
-    from unitvec.cluster.deploy import Scale
+    from unitvec.cluster.scale import Scale
 
     return Scale(least, most, options["target_requests"], options["scale_down_after"], options["memory"])
