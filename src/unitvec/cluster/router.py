@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from hashlib import blake2b
 from typing import Any
 
@@ -46,8 +45,7 @@ class ModelRouter(RequestRouter):
         queues = {replica.replica_id: self._queue(call, replica.replica_id) for replica in candidate_replicas}
         if others and all(max(queues[replica.replica_id]) >= self._busy for replica in having):
             having.append(others.pop())
-        random.shuffle(having)
-        having.sort(key=lambda replica: queues[replica.replica_id])
+        having.sort(key=lambda replica: (queues[replica.replica_id], hash(replica.replica_id)))
         if having:
             call.choice = len(having)
             call.goes_to(having[0].replica_id)
