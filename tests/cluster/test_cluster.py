@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -125,6 +126,26 @@ def test_a_caller_who_leaves_frees_the_replica(door: Server) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{door.url}/api/embed", json={"model": "all-minilm", "input": texts}, timeout=1.5, trust_env=False)
     within(5, lambda: counted("cancelled_total") > before and counted("queue_requests") == 0)
+
+
+def test_an_error_is_no_one_elses(door: Server) -> None:
+    """Small requests go to a replica together; what is wrong with one is its caller's matter."""
+    many = "a " * 400  # tokens, of which all-minilm takes 256
+    with httpx.Client(base_url=door.url, timeout=60, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(n: int) -> tuple[int, dict[str, Any]]:
+            text, name = (
+                (many, "all-minilm") if n % 4 == 1 else (f"text {n}", "missing" if n % 4 == 2 else "all-minilm")
+            )
+            reply = client.post("/api/embed", json={"model": name, "input": text, "truncate": False})
+            return reply.status_code, reply.json()
+
+        answers = list(pool.map(ask, range(200)))
+    alone = np.array(door.embed(input=[f"text {n}" for n in range(200)])["embeddings"])
+    for n, (status, body) in enumerate(answers):
+        assert status == (400 if n % 4 == 1 else 404 if n % 4 == 2 else 200), body
+        if status == 200:
+            assert np.abs(np.array(body["embeddings"][0]) - alone[n]).max() < 1e-6
 
 
 def test_a_model_is_loaded_where_it_is_needed(door: Server) -> None:

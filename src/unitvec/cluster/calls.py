@@ -6,14 +6,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from ray.serve.request_router import ReplicaID
+from typing import TYPE_CHECKING, Any
 
 from unitvec.errors import UnitvecError
 from unitvec.serving.backend import Embeddings
 from unitvec.serving.batcher import Ids
 from unitvec.store.name import Name
+
+if TYPE_CHECKING:
+    from ray.serve.request_router import ReplicaID
 
 Request = tuple[Sequence[str] | Sequence[Ids], dict[str, Any]]  # texts, and options of Backend.embed
 Answer = Embeddings | UnitvecError
