@@ -1,11 +1,12 @@
 """What the door of a cluster does by itself: `unitvec serve --ray` with replicas that do nothing.
 
-    python bench/door.py [--replicas 2] [--seconds 5]
+    python bench/door.py [--replicas 2] [--seconds 5] [--alone]
 
 Needs `pip install '.[ray]'`. The door, its router and Ray's transport are the real ones; the replicas
 answer with ready vectors. Prints requests a second from 64 clients with one short text each, and from 8 with 64
 texts each, and the processor time of a request in the door and in the replica. On a machine whose cores the door,
-the replicas and the clients share, the door's own limit is what one core gives: 1000 / its ms of CPU.
+the replicas and the clients share, the door's own limit is what one core gives: 1000 / its ms of CPU. All clients
+come from one address, so that small requests travel together; with --alone they do not, as if each came from its own.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from unitvec.bench.texts import Texts
 CASES = (("64 clients x 1 short text", 64, 1), ("8 clients x 64 short texts", 8, 64))
 
 
-def serve(port: int, replicas: int) -> None:
+def serve(port: int, replicas: int, alone: bool) -> None:
     """`unitvec serve --ray`, with replicas that do nothing."""
     from unitvec import cli
-    from unitvec.cluster import deploy
+    from unitvec.cluster import calls, deploy
     from unitvec.cluster.calls import Call
     from unitvec.cluster.replica import Replica
     from unitvec.serving.backend import Embeddings
@@ -40,6 +41,8 @@ def serve(port: int, replicas: int) -> None:
             counts = (len(texts) for texts, _ in call.requests)
             return [Embeddings(np.full((count, 384), 0.051, np.float32), 8 * count, 0) for count in counts]
 
+    if alone:
+        calls._SMALL = 0
     Idle.__name__ = "Replica"
     deploy.Replica = Idle  # type: ignore[misc]
     many = str(replicas)
@@ -65,12 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5, help="time for each line, about")
+    parser.add_argument("--alone", action="store_true", help="each request in a call of its own")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(asked.serve, asked.replicas)
+        serve(asked.serve, asked.replicas, asked.alone)
         return
     command = [sys.executable, __file__, "--serve", "{port}", "--replicas", str(asked.replicas)]
+    command += ["--alone"] * asked.alone
     with started(Recipe("door", "ollama", "all-minilm", command), Texts(1)) as (bench, pid):
         for name, clients, texts in CASES:
             first = load.run(bench.closed_of("short", bench.requests("short", texts, 10 * clients), clients))
