@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import pickle
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -56,7 +57,11 @@ def _run(scenario: Callable[[Callable[..., Coroutine[Any, Any, Answer]], Replica
     async def main() -> None:
         replicas = Replicas()
         together = Together(replicas.send)
-        await scenario(lambda text, name=NAME, client="c": together.ask(name, ([text], {}), client), replicas)
+
+        def ask(text: str, name: Name = NAME, client: str = "c", count: int = 1) -> Coroutine[Any, Any, Answer]:
+            return together.ask(name, ([text] * count, {}), client)
+
+        await scenario(ask, replicas)
         await asyncio.sleep(0.01)
         assert not replicas.held  # whatever happened, nothing is in a queue any more
         assert not together._companies
@@ -96,9 +101,10 @@ def test_other_clients_models_and_large_requests_go_by_themselves() -> None:
     async def scenario(ask: Callable[..., Coroutine[Any, Any, Answer]], replicas: Replicas) -> None:
         asked = [ask(f"{client} {n}", client=client) for n in range(8) for client in "ab"]
         asked += [ask(f"o {n}", name=OTHER) for n in range(8)] + [ask(f"l {n} " * 1000) for n in range(4)]
+        asked += [ask(f"m {n}", count=100) for n in range(4)]
         await asyncio.gather(*asked)
         assert {len({text.split()[0] for text in texts}) for texts in replicas.calls} == {1}
-        assert [len(texts) for texts in replicas.calls if texts[0].startswith("l")] == [1] * 4
+        assert [len(texts) for texts in replicas.calls if texts[0][0] in "lm"] == [1] * 8
 
     _run(scenario)
 
@@ -157,6 +163,44 @@ def test_a_lost_replica_is_told_to_all_who_went() -> None:
         assert not together._queues
         assert not together._companies
         await ask("text")
+
+    _run(scenario)
+
+
+def test_an_ended_call_is_made_again_for_those_who_wait() -> None:
+    async def scenario(_: Callable[..., Coroutine[Any, Any, Answer]], replicas: Replicas) -> None:
+        from unitvec.cluster.calls import Together
+
+        async def ended(call: Call) -> list[Answer]:
+            if len(call.requests) > 1:
+                raise asyncio.CancelledError
+            return await replicas.send(call)
+
+        together = Together(ended)
+        asked = [together.ask(NAME, (["x" * n], {}), None) for n in range(1, 13)]
+        answers = await asyncio.gather(*asked)
+        assert [answer.tokens for answer in answers if isinstance(answer, Embeddings)] == list(range(1, 13))
+
+    _run(scenario)
+
+
+def test_a_call_is_not_in_the_context_of_who_came_first() -> None:
+    """Serve ends all that was asked in a request's context when its caller leaves."""
+    request = contextvars.ContextVar("request", default="none")
+
+    async def scenario(_: Callable[..., Coroutine[Any, Any, Answer]], replicas: Replicas) -> None:
+        from unitvec.cluster.calls import Together
+
+        contexts = set()
+
+        async def noted(call: Call) -> list[Answer]:
+            contexts.add(request.get())
+            return await replicas.send(call)
+
+        together = Together(noted)
+        request.set("somebody's")
+        await asyncio.gather(*(together.ask(NAME, ([f"text {n}"], {}), None) for n in range(12)))
+        assert contexts == {"none"}
 
     _run(scenario)
 

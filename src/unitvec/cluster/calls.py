@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ Answer = Embeddings | UnitvecError
 
 # A call takes 1.7 ms of processor time whatever is in it, and a request of this size hardly more than it does itself.
 _SMALL = 2_000  # characters, or token ids
-_MOST = 16  # requests in a call
+_MOST = 16  # requests in a call, and texts in each
 _MOMENT = 0.001  # seconds
 
 
@@ -108,7 +109,8 @@ class Together:
 
         A call is given up when the last of those who went together is cancelled.
         """
-        if sum(map(len, request[0])) > _SMALL:
+        texts = request[0]
+        if len(texts) > _MOST or sum(map(len, texts)) > _SMALL:
             return await self.alone(name, request)
         company = self._companies.setdefault((name, client), _Company())
         company.inside += 1
@@ -127,7 +129,9 @@ class Together:
         group = company.gathering
         if group is None:
             group = company.gathering = _Group()
-            group.answers = asyncio.ensure_future(self._carry(name, company, group))
+            # In a context of its own: in that of whoever came first Serve would end the call when he leaves.
+            carrying = self._carry(name, company, group)
+            group.answers = asyncio.get_running_loop().create_task(carrying, context=contextvars.Context())
         assert group.answers is not None
         place = len(group.requests)
         group.requests.append(request)
@@ -137,6 +141,8 @@ class Together:
         try:
             return (await asyncio.shield(group.answers))[place]
         except asyncio.CancelledError:
+            if group.answers.cancelled() and not _leaves():  # somebody ended the call, but this one waits still
+                return await self.alone(name, request)
             group.staying -= 1
             if not group.staying:
                 group.answers.cancel()
@@ -149,7 +155,7 @@ class Together:
             await asyncio.sleep(_MOMENT)
         if company.gathering is group:
             company.gathering = None
-        call = Call(name, group.requests, self._queues)
+        call = Call(name, tuple(group.requests), self._queues)
         answers = await self._send(call)
         company.choice = call.choice
         return answers
@@ -159,3 +165,9 @@ class Together:
             return await self._hand(call)
         finally:
             call.over()
+
+
+def _leaves() -> bool:
+    """Whether the current task is being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from unitvec.cluster.calls import Answer, Call, Request
 from unitvec.errors import UnitvecError
 from unitvec.serving.backend import Figures
 from unitvec.store.name import Name
+
+log = logging.getLogger("unitvec")
 
 
 class Replica:
@@ -64,6 +67,9 @@ class Replica:
             return await self._service.embed(name, texts, **options)
         except UnitvecError as error:
             return error
+        except Exception as error:  # those who came in the same call have no part in it
+            log.exception("a request failed")
+            return UnitvecError(f"internal error: {type(error).__name__}; the replica's log has more")
 
     async def figures(self) -> Figures:
         """How this replica does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from hashlib import blake2b
 from typing import Any
 
@@ -34,6 +35,7 @@ class ModelRouter(RequestRouter):
         call = _call_of(pending_request)
         if call is None or pending_request is None:
             return [candidate_replicas]
+        call.over()  # what was tried before does not count
         model = call.name.short
         # Serve waits between its tries only where it is told to.
         pending_request.routing_context.should_backoff = True
@@ -45,14 +47,15 @@ class ModelRouter(RequestRouter):
         queues = {replica.replica_id: self._queue(call, replica.replica_id) for replica in candidate_replicas}
         if others and all(max(queues[replica.replica_id]) >= self._busy for replica in having):
             having.append(others.pop())
-        having.sort(key=lambda replica: (queues[replica.replica_id], hash(replica.replica_id)))
+        random.shuffle(having)
+        having.sort(key=lambda replica: queues[replica.replica_id])
         if having:
             call.choice = len(having)
             call.goes_to(having[0].replica_id)
         return [having[:1], having[1:], others]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ARG002
-        """Serve's word for where a call went."""
+        """Serve's word for where a call went, which comes with the answer: until then it counts where it was to go."""
         if (call := _call_of(pending_request)) is not None:
             call.goes_to(replica_id)
 

@@ -41,7 +41,7 @@ class Scale:
 
 
 def wanted(now: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """How many replicas there are to be, by requests, where Serve's own rule would count calls."""
+    """How many replicas there are to be, by requests in the replicas, where Serve's own rule would count calls."""
     inside = sum(now.aggregated_metrics.get("requests", {}).values())
     return (inside + now.total_queued_requests) / now.config.get_target_ongoing_requests(), {}
 
