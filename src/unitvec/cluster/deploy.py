@@ -117,6 +117,7 @@ def serve_here(
     async def run() -> None:
         service = ClusterService(handle, settings.max_queue)
         app = server.application(service, settings, stores, names, Traffic())
+        server.tidy()
         click.echo(
             f"unitvec {__version__} on {settings.address.reachable} with Ollama's API, replicas of "
             f"{settings.workers} x {settings.threads} threads on a Ray cluster. Ctrl-C stops it."

@@ -30,5 +30,6 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """What Serve asks for the application, on the loop that will serve it."""
+        server.tidy()
         service = ClusterService(self._replicas, self._settings.max_queue)
         return server.application(service, self._settings, config.stores(), self._names, Traffic())

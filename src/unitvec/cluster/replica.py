@@ -52,6 +52,7 @@ class Replica:
         self._requests = 0
         self._service = server.make_service(mine, stores)
         await asyncio.gather(*(self._service.pool.pin(name) for name in names))
+        server.tidy()
 
     async def embed(self, call: Call) -> list[Answer]:
         """An answer to each request; see :meth:`unitvec.serving.backend.Backend.embed`."""
