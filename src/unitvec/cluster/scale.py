@@ -41,9 +41,13 @@ class Scale:
 
 
 def wanted(now: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """How many replicas there are to be, by requests in the replicas, where Serve's own rule would count calls."""
+    """How many replicas there are to be, by requests in the replicas, where Serve's own rule would count calls.
+
+    A replica tells of its requests every 10 s; until it has, Serve's count is better than none.
+    """
     inside = sum(now.aggregated_metrics.get("requests", {}).values())
-    return (inside + now.total_queued_requests) / now.config.get_target_ongoing_requests(), {}
+    requests = max(inside + now.total_queued_requests, now.total_num_requests)
+    return requests / now.config.get_target_ongoing_requests(), {}
 
 
 def room(cores: int) -> int:
