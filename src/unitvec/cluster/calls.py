@@ -69,7 +69,7 @@ class _Group:
 
     requests: list[Request] = field(default_factory=list)
     staying: int = 0
-    answers: asyncio.Task[list[Answer]] | None = None
+    answers: asyncio.Task[list[Answer]] = field(init=False)
 
 
 @dataclass
@@ -88,6 +88,11 @@ class _Company:
         them, one replica would do all the work. Half and a whole are slower; bench/README.md has the figures.
         """
         return min(_MOST, max(1, 2 * self.inside // (3 * self.choice)))
+
+    def close(self, group: _Group) -> None:
+        """Nobody joins a group any more."""
+        if self.gathering is group:
+            self.gathering = None
 
 
 class Together:
@@ -132,12 +137,11 @@ class Together:
             # In a context of its own: in that of whoever came first Serve would end the call when he leaves.
             carrying = self._carry(name, company, group)
             group.answers = asyncio.get_running_loop().create_task(carrying, context=contextvars.Context())
-        assert group.answers is not None
         place = len(group.requests)
         group.requests.append(request)
         group.staying += 1
         if len(group.requests) >= company.most:
-            company.gathering = None
+            company.close(group)
         try:
             return (await asyncio.shield(group.answers))[place]
         except asyncio.CancelledError:
@@ -146,15 +150,13 @@ class Together:
             group.staying -= 1
             if not group.staying:
                 group.answers.cancel()
-                if company.gathering is group:
-                    company.gathering = None
+                company.close(group)
             raise
 
     async def _carry(self, name: Name, company: _Company, group: _Group) -> list[Answer]:
         if company.most > 1:
             await asyncio.sleep(_MOMENT)
-        if company.gathering is group:
-            company.gathering = None
+        company.close(group)
         call = Call(name, tuple(group.requests), self._queues)
         answers = await self._send(call)
         company.choice = call.choice

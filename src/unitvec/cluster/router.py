@@ -44,11 +44,10 @@ class ModelRouter(RequestRouter):
             (replica for replica in candidate_replicas if replica not in having),
             key=lambda replica: _weight(model, replica.replica_id),
         )
-        queues = {replica.replica_id: self._queue(call, replica.replica_id) for replica in candidate_replicas}
-        if others and all(max(queues[replica.replica_id]) >= self._busy for replica in having):
+        if others and all(max(self._queue(call, replica)) >= self._busy for replica in having):
             having.append(others.pop())
         random.shuffle(having)
-        having.sort(key=lambda replica: queues[replica.replica_id])
+        having.sort(key=lambda replica: self._queue(call, replica))
         if having:
             call.choice = len(having)
             call.goes_to(having[0].replica_id)
@@ -59,8 +58,8 @@ class ModelRouter(RequestRouter):
         if (call := _call_of(pending_request)) is not None:
             call.goes_to(replica_id)
 
-    def _queue(self, call: Call, replica: ReplicaID) -> tuple[int, int]:
-        return call.queues[replica], self.replica_queue_len_cache.get(replica) or 0
+    def _queue(self, call: Call, replica: RunningReplica) -> tuple[int, int]:
+        return call.queues[replica.replica_id], self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 
 def _call_of(pending_request: PendingRequest | None) -> Call | None:
